@@ -1,0 +1,154 @@
+# What a test file of the whole product uses: Test::More, wait_for and a world.
+#
+#   use Billing::Test;
+#   my $world = world(hosts => 2, locations => 'location /api/ { billing on; billing_account $user; proxy_pass http://app; }');
+#   is $world->host(0)->get('/api/x', Authorization => 'Bearer demo-token')->status, 200, 'a known caller passes';
+#   done_testing;
+#
+# A world has a PostgreSQL, a Redis and a sample application of its own, migrated and with a catalog, and hosts (nginx) before
+# the application. Identities: "Bearer demo-token" is the account demo, "Bearer test:NAME" the account NAME, else nobody.
+package Billing::Test;
+use v5.36;
+use Billing::App ();
+use Billing::Database ();
+use Billing::Nginx ();
+use Billing::Process qw(wait_for build new_directory root slurp);
+use Billing::Redis ();
+use JSON::PP ();
+use Test::More ();
+
+my $number = 0;
+
+sub import($class) {
+    my $caller = caller;
+    strict->import;
+    warnings->import;
+    feature->import(':5.36');
+    no strict 'refs';
+    *{"${caller}::$_"} = \&{"Test::More::$_"} for grep { $_ ne 'done_testing' } @Test::More::EXPORT;
+    *{"${caller}::$_"} = \&{$_} for qw(world wait_for done_testing);
+    return;
+}
+
+# Ends all hosts first: their own tests (clean exit, clean log) belong to the file.
+sub done_testing() {
+    Billing::Nginx->finish_all;
+    return Test::More::done_testing();
+}
+
+sub world(%option) { __PACKAGE__->new(%option) }
+
+my $standard = <<'END';
+%%GLOBALS%%
+events { worker_connections 1024; }
+http {
+    %%HTTP_GLOBALS%%
+    %%BILLING%%
+    map $http_authorization $user {
+        "Bearer demo-token" demo;
+        "~^Bearer test:(?<test_account>.+)$" $test_account;
+    }
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    upstream app { server %%UPSTREAM%%; keepalive 16; }
+    %%HTTP%%
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        %%SERVER%%
+        %%LOCATIONS%%
+    }
+}
+END
+
+# All optional:
+#   hosts => 1, redis => 1 (0: none, and no billing_redis), catalog => file or hash (conf/catalog.json), database => {options}
+#   locations, server, http => text for the standard configuration; conf => a whole one instead (same placeholders)
+#   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; start => 0: hosts are made, not started
+sub new($class, %option) {
+    my $self = bless {number => ++$number, directory => new_directory(), hosts => []}, $class;
+    $self->{db} = Billing::Database->new(%{$option{database} // {}});
+    $self->{redis} = Billing::Redis->new if $option{redis} // 1;
+    $self->{app} = Billing::App->new;
+    $self->{catalog} = $self->catalog_file($option{catalog} // root() . '/conf/catalog.json');
+    $self->must('migrate', '--dir', root() . '/migrations');
+    $self->must('catalog', 'apply', $self->{catalog});
+    my $billing = join "\n    ", 'billing_zone main 8m;', 'billing_postgres "%%DSN%%";',
+        ($self->{redis} ? 'billing_redis %%REDIS%%;' : ()), 'billing_catalog %%CATALOG%%;', $option{billing} // ();
+    for my $index (0 .. ($option{hosts} // 1) - 1) {
+        push $self->{hosts}->@*, Billing::Nginx->new(
+            name => ($number > 1 ? "world $number " : '') . "host $index",
+            conf => $option{conf} // $standard,
+            start => $option{start} // 1,
+            workers => $option{workers} // 2,
+            log_level => $option{log_level} // 'info',
+            vars => {
+                BILLING => $billing, DSN => $self->dsn, REDIS => $self->{redis} ? $self->{redis}->address : '',
+                CATALOG => $self->{catalog}, UPSTREAM => $self->{app}->address, HTTP => $option{http} // '',
+                SERVER => $option{server} // '', LOCATIONS => $option{locations} // 'location / { proxy_pass http://app; }',
+            },
+        );
+    }
+    return $self;
+}
+
+sub host($self, $index = 0) { $self->{hosts}[$index] }
+sub hosts($self) { $self->{hosts}->@* }
+sub db($self) { $self->{db} }
+sub redis($self) { $self->{redis} }
+sub app($self) { $self->{app} }
+sub dsn($self) { $self->{db}->dsn }
+sub directory($self) { $self->{directory} }
+
+# The file of a catalog given as data; a file name stays what it is.
+sub catalog_file($self, $catalog) {
+    return $catalog if !ref $catalog;
+    my $file = "$self->{directory}/catalog-" . ++$self->{catalogs} . '.json';
+    open my $out, '>:raw', $file or die "$file: $!\n";
+    print $out JSON::PP->new->utf8->canonical->pretty->encode($catalog);
+    close $out or die "$file: $!\n";
+    return $file;
+}
+
+# conf/catalog.json as data, to change and apply.
+sub sample_catalog($self) { JSON::PP->new->utf8->decode(slurp(root() . '/conf/catalog.json')) }
+
+sub apply_catalog($self, $catalog) { $self->must('catalog', 'apply', $self->catalog_file($catalog)) }
+
+# Runs build/ngx-billing ARGUMENTS --dsn DSN: {code, out, err}. must dies when the code is not 0 and returns the output.
+sub command($self, @arguments) { run_command(@arguments, '--dsn', $self->dsn) }
+
+sub must($self, @arguments) {
+    my $result = $self->command(@arguments);
+    die "ngx-billing @arguments: exit code $result->{code}\n$result->{err}$result->{out}" if $result->{code};
+    return $result->{out};
+}
+
+# The same without a database: (for usage errors) Billing::Test::run_command('--help').
+sub run_command(@arguments) {
+    my $directory = new_directory();
+    my $pid = fork // die "fork: $!\n";
+    if (!$pid) {
+        open STDIN, '<', '/dev/null';
+        open STDOUT, '>', "$directory/out";
+        open STDERR, '>', "$directory/err";
+        { exec build() . '/ngx-billing', @arguments }
+        print STDERR build() . "/ngx-billing: $!\n";
+        POSIX::_exit(127);
+    }
+    my $status = -1;
+    wait_for(sub { waitpid($pid, POSIX::WNOHANG()) == $pid && do { $status = $?; 1 } }, 60, "ngx-billing @arguments ends");
+    return {code => $status >> 8 || $status, out => slurp("$directory/out"), err => slurp("$directory/err")};
+}
+
+# account show ID --json, as data.
+sub account($self, $id) { JSON::PP->new->utf8->boolean_values(0, 1)->decode($self->must('account', 'show', $id, '--json')) }
+
+# The rows of a statement, each a hash.
+sub sql($self, $statement, @values) {
+    my $dbh = $self->{dbh} && $self->{dbh}->ping ? $self->{dbh} : ($self->{dbh} = $self->{db}->dbi);
+    my $query = $dbh->prepare($statement);
+    $query->execute(@values);
+    return $query->{NUM_OF_FIELDS} ? $query->fetchall_arrayref({})->@* : ();
+}
+
+1;
