@@ -1,0 +1,225 @@
+-- Tables of the first slice. Owner of every fact: PostgreSQL; Redis and shared memory hold copies.
+-- Applied by the migration runner, one transaction a file, connected as the owner of schema billing.
+
+CREATE SCHEMA IF NOT EXISTS billing;
+
+-- Times that travel in snapshots as whole unix seconds. Infinity has no such form: one infinite value would break the
+-- snapshot of its account and with it the publisher's whole batch.
+CREATE DOMAIN billing.moment AS timestamptz(0) CHECK (isfinite(VALUE));
+
+-- Names that operators choose in the catalog; they appear in JSON, headers and metrics without escaping.
+CREATE DOMAIN billing.catalog_key AS text COLLATE "C" CHECK (VALUE ~ '^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}$');
+
+-- ---------------------------------------------------------------- catalog
+
+CREATE TABLE billing.plans (
+    plan_no      smallint PRIMARY KEY CHECK (plan_no BETWEEN 1 AND 255),
+    plan_key     billing.catalog_key NOT NULL UNIQUE,
+    display_name text NOT NULL,
+    rank         integer NOT NULL DEFAULT 0,
+    is_free      boolean NOT NULL DEFAULT false,
+    active       boolean NOT NULL DEFAULT true,
+    attributes   jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object')
+);
+
+-- A former price keeps its row (active = false): subscriptions bought at it still name its id.
+CREATE TABLE billing.plan_prices (
+    price_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_no  smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    interval text NOT NULL CHECK (interval IN ('day', 'week', 'month', 'year', 'one_time')),
+    price_id text COLLATE "C" UNIQUE CHECK (price_id <> '' AND price_id NOT LIKE 'prod\_%'),
+    amount   bigint NOT NULL CHECK (amount >= 0),
+    currency text NOT NULL CHECK (currency ~ '^[a-z]{3}$'),
+    active   boolean NOT NULL DEFAULT true
+);
+CREATE UNIQUE INDEX plan_prices_one_active ON billing.plan_prices (plan_no, interval) WHERE active;
+
+CREATE TABLE billing.features (
+    feature_no  smallint PRIMARY KEY CHECK (feature_no BETWEEN 0 AND 127),
+    feature_key billing.catalog_key NOT NULL UNIQUE
+);
+
+CREATE TABLE billing.plan_features (
+    plan_no    smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    feature_no smallint NOT NULL REFERENCES billing.features,
+    PRIMARY KEY (plan_no, feature_no)
+);
+
+CREATE TABLE billing.limits (
+    limit_no  smallint PRIMARY KEY CHECK (limit_no BETWEEN 0 AND 63),
+    limit_key billing.catalog_key NOT NULL UNIQUE,
+    kind      text NOT NULL DEFAULT 'counter' CHECK (kind = 'counter'),
+    period    text NOT NULL CHECK (period IN ('minute', 'hour', 'day', 'month', 'lifetime'))
+);
+
+-- A limit without a row here is 0 for the plan. Unlimited is its own flag: NULL alone never means it.
+CREATE TABLE billing.plan_limits (
+    plan_no   smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    limit_no  smallint NOT NULL REFERENCES billing.limits,
+    amount    bigint CHECK (amount >= 0),
+    unlimited boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (plan_no, limit_no),
+    CONSTRAINT plan_limits_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
+);
+
+CREATE TABLE billing.credit_types (
+    credit_no  smallint PRIMARY KEY CHECK (credit_no BETWEEN 0 AND 63),
+    credit_key billing.catalog_key NOT NULL UNIQUE
+);
+
+CREATE TABLE billing.plan_credits (
+    plan_no   smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    credit_no smallint NOT NULL REFERENCES billing.credit_types,
+    quantity  bigint NOT NULL CHECK (quantity >= 0),
+    PRIMARY KEY (plan_no, credit_no)
+);
+
+CREATE TABLE billing.packs (
+    pack_key  billing.catalog_key PRIMARY KEY,
+    credit_no smallint NOT NULL REFERENCES billing.credit_types,
+    quantity  bigint NOT NULL CHECK (quantity > 0),
+    price_id  text COLLATE "C" UNIQUE CHECK (price_id <> '' AND price_id NOT LIKE 'prod\_%'),
+    amount    bigint NOT NULL CHECK (amount >= 0),
+    currency  text NOT NULL CHECK (currency ~ '^[a-z]{3}$'),
+    active    boolean NOT NULL DEFAULT true
+);
+
+-- One row. epoch_manual goes up by one when a dump is restored (a dump keeps the timeline, see billing.epoch()).
+CREATE TABLE billing.meta (
+    one             boolean PRIMARY KEY DEFAULT true CHECK (one),
+    epoch_manual    integer NOT NULL DEFAULT 0 CHECK (epoch_manual BETWEEN 0 AND 2047),
+    catalog_version bigint NOT NULL DEFAULT 1 CHECK (catalog_version BETWEEN 1 AND 1099511627775),
+    default_plan    smallint REFERENCES billing.plans
+);
+INSERT INTO billing.meta DEFAULT VALUES;
+
+-- ---------------------------------------------------------------- accounts
+
+CREATE TABLE billing.accounts (
+    id                 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    external_id        text COLLATE "C" NOT NULL UNIQUE CHECK (external_id ~ '^[A-Za-z0-9_.@:|-]{1,128}$'),
+    plan_no            smallint NOT NULL REFERENCES billing.plans,
+    status             text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'trialing', 'past_due', 'canceled',
+                           'unpaid', 'paused', 'incomplete', 'incomplete_expired')),
+    maintenance        text NOT NULL DEFAULT 'none' CHECK (maintenance IN ('none', 'payment', 'operator')),
+    write_enabled      boolean NOT NULL DEFAULT true,
+    billing_enforced   boolean NOT NULL DEFAULT false,
+    overage_opt_in     boolean NOT NULL DEFAULT false,
+    grace_until        billing.moment,
+    trial_end          billing.moment,
+    period_start       billing.moment,
+    period_end         billing.moment,
+    cancel_at          billing.moment,
+    email              text,
+    name               text,
+    stripe_customer_id text COLLATE "C" UNIQUE,
+    ent_version        bigint NOT NULL DEFAULT 1 CHECK (ent_version BETWEEN 1 AND 1099511627775),
+    ent_changed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deleted_at         timestamptz,
+    created_at         timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 85);
+CREATE INDEX accounts_ent_changed_at ON billing.accounts (ent_changed_at); -- the reconciler's "changed within the hour"
+
+-- Overrides only; what the plan grants is derived from the catalog.
+CREATE TABLE billing.account_features (
+    account_id bigint NOT NULL REFERENCES billing.accounts,
+    feature_no smallint NOT NULL REFERENCES billing.features,
+    enabled    boolean NOT NULL,
+    expires_at billing.moment,
+    source     text NOT NULL DEFAULT 'override' CHECK (source IN ('override', 'support', 'stripe')),
+    PRIMARY KEY (account_id, feature_no)
+);
+
+CREATE TABLE billing.account_limits (
+    account_id bigint NOT NULL REFERENCES billing.accounts,
+    limit_no   smallint NOT NULL REFERENCES billing.limits,
+    amount     bigint CHECK (amount >= 0),
+    unlimited  boolean NOT NULL DEFAULT false,
+    expires_at billing.moment,
+    reason     text,
+    PRIMARY KEY (account_id, limit_no),
+    CONSTRAINT account_limits_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
+);
+
+-- ---------------------------------------------------------------- credits
+
+CREATE TABLE billing.credit_balances (
+    account_id     bigint NOT NULL REFERENCES billing.accounts,
+    credit_no      smallint NOT NULL REFERENCES billing.credit_types,
+    allocated      bigint NOT NULL DEFAULT 0 CHECK (allocated >= 0),
+    remaining      bigint NOT NULL DEFAULT 0 CHECK (remaining >= 0),
+    used           bigint NOT NULL DEFAULT 0 CHECK (used >= 0),
+    overage        bigint NOT NULL DEFAULT 0 CHECK (overage >= 0),
+    period_seq     bigint NOT NULL DEFAULT 0,
+    period_start   timestamptz,
+    period_end     timestamptz,
+    last_refill_at timestamptz,
+    PRIMARY KEY (account_id, credit_no)
+) WITH (fillfactor = 70);
+
+CREATE TABLE billing.credit_ledger (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account_id    bigint NOT NULL REFERENCES billing.accounts,
+    credit_no     smallint NOT NULL REFERENCES billing.credit_types,
+    action        text NOT NULL CHECK (action IN
+                      ('allocate', 'deduct', 'overage', 'refund', 'refill', 'grant', 'adjust')),
+    quantity      bigint NOT NULL,
+    balance_after bigint NOT NULL CHECK (balance_after >= 0),
+    idem_key      text COLLATE "C" NOT NULL,
+    job_id        text,
+    invoice_id    text,
+    reason        text,
+    metadata      jsonb NOT NULL DEFAULT '{}',
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT credit_ledger_once UNIQUE (account_id, idem_key)
+);
+
+-- ---------------------------------------------------------------- quotas
+
+-- issued: tokens that left for hosts, less those that came back; used: what hosts reported as spent.
+-- issued <= cap holds when tokens are issued (quota_fund, under the row's lock); it is no constraint, for caps may fall.
+-- cap NULL = unlimited. fillfactor: every fund and flush updates the row in place (HOT).
+CREATE TABLE billing.quota_periods (
+    account_id  bigint NOT NULL REFERENCES billing.accounts,
+    limit_no    smallint NOT NULL REFERENCES billing.limits,
+    period      bigint NOT NULL,
+    starts      timestamptz,
+    ends        timestamptz,
+    cap         bigint CHECK (cap >= 0),
+    issued      bigint NOT NULL DEFAULT 0 CONSTRAINT quota_periods_issued_not_negative CHECK (issued >= 0),
+    used        bigint NOT NULL DEFAULT 0 CONSTRAINT quota_periods_used_not_negative CHECK (used >= 0),
+    nearly_at   timestamptz, -- when issued first crossed 90 % of the cap and hosts were asked to return what they hold
+    recalled_at timestamptz, -- when hosts were last asked because a request was about to be refused
+    PRIMARY KEY (account_id, limit_no, period)
+) WITH (fillfactor = 60);
+
+-- One row for each shared-memory zone ever born; last_seq fences its usage reports.
+CREATE TABLE billing.instances (
+    instance_id uuid PRIMARY KEY,
+    host        text NOT NULL,
+    last_seq    bigint NOT NULL DEFAULT 0 CHECK (last_seq >= 0),
+    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 60);
+
+-- ---------------------------------------------------------------- audit and publishing
+
+CREATE TABLE billing.audit_log (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    account_id bigint REFERENCES billing.accounts,
+    actor      text NOT NULL,
+    action     text NOT NULL,
+    before     jsonb,
+    after      jsonb
+);
+CREATE INDEX audit_log_account ON billing.audit_log (account_id, id);
+
+-- Accounts whose snapshot is not published yet. since: start of the first transaction that made it dirty; so it is
+-- never later than the commit, and a watermark limited by it promises too little rather than too much.
+CREATE TABLE billing.snapshot_dirty (
+    account_id    bigint PRIMARY KEY REFERENCES billing.accounts,
+    version       bigint NOT NULL,
+    since         timestamptz NOT NULL DEFAULT now(),
+    claimed_until timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX snapshot_dirty_since ON billing.snapshot_dirty (since);

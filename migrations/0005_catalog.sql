@@ -1,0 +1,244 @@
+-- Applies the operator's catalog file. Called by `ngx-billing catalog apply`, which has validated it; here constraints and
+-- the checks below refuse what makes no sense. Every statement touches only rows that differ, so a second apply of the
+-- same document changes nothing and the version stays.
+
+-- The lowest free numbers, for names in the order given. Numbers are what hosts and snapshots carry: they stay with
+-- their name for as long as the row exists.
+CREATE FUNCTION billing.free_numbers(taken smallint[], low integer, high integer, names text[], what text)
+    RETURNS TABLE (no smallint, key text) LANGUAGE plpgsql IMMUTABLE SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF cardinality(names) > high - low + 1 - cardinality(taken) THEN
+        RAISE EXCEPTION 'too many %: at most %', what, high - low + 1 USING ERRCODE = '22023';
+    END IF;
+    RETURN QUERY SELECT f.n, w.name FROM unnest(names) WITH ORDINALITY w(name, i)
+        JOIN (SELECT g.n::smallint, row_number() OVER (ORDER BY g.n) AS i FROM generate_series(low, high) g(n)
+              WHERE g.n <> ALL (taken)) f USING (i);
+END $$;
+
+CREATE FUNCTION billing.catalog_refuse(message text) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS
+$$ BEGIN RAISE EXCEPTION 'catalog: %', message USING ERRCODE = '22023'; END $$;
+
+-- A whole number from JSON; anything else (1.5, "3", true) is refused with the path of the value.
+CREATE FUNCTION billing.catalog_number(value jsonb, path text) RETURNS bigint LANGUAGE plpgsql IMMUTABLE
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF jsonb_typeof(value) IS DISTINCT FROM 'number' OR value::numeric <> trunc(value::numeric) THEN
+        RAISE EXCEPTION 'catalog: % must be a whole number', path USING ERRCODE = '22023';
+    END IF;
+    RETURN value::numeric::bigint;
+END $$;
+
+-- The members of an object; absent is empty, anything but an object is refused.
+CREATE FUNCTION billing.catalog_members(object jsonb, path text) RETURNS TABLE (key text, value jsonb)
+    LANGUAGE plpgsql IMMUTABLE SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF object IS NULL THEN
+        RETURN;
+    ELSIF jsonb_typeof(object) <> 'object' THEN
+        RAISE EXCEPTION 'catalog: % must be an object', path USING ERRCODE = '22023';
+    END IF;
+    RETURN QUERY SELECT e.key, e.value FROM jsonb_each(object) e ORDER BY e.key COLLATE "C";
+END $$;
+
+-- Features, limits and credit types: named in the document, or kept while something still refers to them.
+CREATE FUNCTION billing.catalog_apply_names(document jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_names text[];
+BEGIN
+    IF jsonb_typeof(document -> 'features') <> 'array' THEN
+        PERFORM catalog_refuse('features must be a list');
+    END IF;
+    -- declared ones in the order of the file, then those that only plans name
+    SELECT array_agg(x.name ORDER BY x.i, x.name COLLATE "C") INTO v_names FROM (
+        SELECT y.name, min(y.i) AS i FROM (
+            SELECT e.name, e.i FROM jsonb_array_elements_text(document -> 'features') WITH ORDINALITY e(name, i)
+            UNION ALL
+            SELECT jsonb_array_elements_text(p.value -> 'features'), 1000000
+            FROM catalog_members(document -> 'plans', 'plans') p) y GROUP BY y.name) x
+        WHERE x.name NOT IN (SELECT feature_key FROM features);
+    INSERT INTO features (feature_no, feature_key)
+        SELECT f.no, f.key FROM free_numbers(ARRAY(SELECT feature_no FROM features), 0, 127, v_names, 'features') f;
+
+    SELECT array_agg(q.key) INTO v_names FROM catalog_members(document -> 'quotas', 'quotas') q
+        WHERE q.key NOT IN (SELECT limit_key FROM limits);
+    INSERT INTO limits (limit_no, limit_key, period)
+        SELECT f.no, f.key, document -> 'quotas' -> f.key ->> 'period'
+        FROM free_numbers(ARRAY(SELECT limit_no FROM limits), 0, 63, v_names, 'quotas') f;
+    UPDATE limits l SET period = q.value ->> 'period' FROM catalog_members(document -> 'quotas', 'quotas') q
+        WHERE q.key = l.limit_key AND l.period IS DISTINCT FROM q.value ->> 'period';
+
+    SELECT array_agg(c.key) INTO v_names FROM catalog_members(document -> 'credits', 'credits') c
+        WHERE c.key NOT IN (SELECT credit_key FROM credit_types);
+    INSERT INTO credit_types (credit_no, credit_key)
+        SELECT f.no, f.key FROM free_numbers(ARRAY(SELECT credit_no FROM credit_types), 0, 63, v_names, 'credits') f;
+END $$;
+
+CREATE FUNCTION billing.catalog_apply_plans(document jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_names text[];
+BEGIN
+    -- Numbers follow rank, so that a first apply reads naturally: the free plan is 1.
+    SELECT array_agg(p.key ORDER BY catalog_number(coalesce(p.value -> 'rank', '0'), 'rank'), p.key COLLATE "C")
+        INTO v_names FROM catalog_members(document -> 'plans', 'plans') p
+        WHERE p.key NOT IN (SELECT plan_key FROM plans);
+    INSERT INTO plans (plan_no, plan_key, display_name)
+        SELECT f.no, f.key, f.key FROM free_numbers(ARRAY(SELECT plan_no FROM plans), 1, 255, v_names, 'plans') f;
+    UPDATE plans p SET display_name = d.name, rank = d.rank, is_free = d.free, active = true, attributes = d.attributes
+        FROM (SELECT m.key, coalesce(m.value ->> 'name', m.key) AS name,
+                  catalog_number(coalesce(m.value -> 'rank', '0'), 'plans.' || m.key || '.rank')::integer AS rank,
+                  coalesce((m.value ->> 'free')::boolean, false) AS free,
+                  coalesce(m.value -> 'attributes', '{}') AS attributes
+              FROM catalog_members(document -> 'plans', 'plans') m) d
+        WHERE d.key = p.plan_key AND ROW(p.display_name, p.rank, p.is_free, p.active, p.attributes)
+              IS DISTINCT FROM ROW(d.name, d.rank, d.free, true, d.attributes);
+
+    -- What the document's plans grant. Withdrawn plans keep what they had: accounts may still hold them.
+    DELETE FROM plan_features pf USING plans p WHERE p.plan_no = pf.plan_no AND document -> 'plans' ? p.plan_key
+        AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'features'
+                ? (SELECT f.feature_key FROM features f WHERE f.feature_no = pf.feature_no), false);
+    INSERT INTO plan_features (plan_no, feature_no)
+        SELECT DISTINCT p.plan_no, f.feature_no FROM catalog_members(document -> 'plans', 'plans') m
+        JOIN plans p ON p.plan_key = m.key
+        CROSS JOIN LATERAL jsonb_array_elements_text(m.value -> 'features') e(name)
+        JOIN features f ON f.feature_key = e.name
+        WHERE NOT EXISTS (SELECT FROM plan_features x WHERE x.plan_no = p.plan_no AND x.feature_no = f.feature_no);
+
+    DELETE FROM plan_limits pl USING plans p, limits l WHERE p.plan_no = pl.plan_no AND l.limit_no = pl.limit_no
+        AND document -> 'plans' ? p.plan_key
+        AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'quotas' ? l.limit_key, false);
+    INSERT INTO plan_limits AS pl (plan_no, limit_no, amount, unlimited)
+        SELECT p.plan_no, l.limit_no, CASE WHEN q.value <> 'null' THEN catalog_number(q.value, q.path) END,
+               q.value = 'null'
+        FROM catalog_members(document -> 'plans', 'plans') m
+        JOIN plans p ON p.plan_key = m.key
+        CROSS JOIN LATERAL (SELECT c.key, c.value, 'plans.' || m.key || '.quotas.' || c.key AS path
+            FROM catalog_members(m.value -> 'quotas', 'plans.' || m.key || '.quotas') c) q
+        JOIN limits l ON l.limit_key = q.key
+        ON CONFLICT (plan_no, limit_no) DO UPDATE SET amount = excluded.amount, unlimited = excluded.unlimited
+        WHERE ROW(pl.amount, pl.unlimited) IS DISTINCT FROM ROW(excluded.amount, excluded.unlimited);
+
+    DELETE FROM plan_credits pc USING plans p, credit_types t WHERE p.plan_no = pc.plan_no
+        AND t.credit_no = pc.credit_no AND document -> 'plans' ? p.plan_key
+        AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'credits' ? t.credit_key, false);
+    INSERT INTO plan_credits AS pc (plan_no, credit_no, quantity)
+        SELECT p.plan_no, t.credit_no, catalog_number(c.value, 'plans.' || m.key || '.credits.' || c.key)
+        FROM catalog_members(document -> 'plans', 'plans') m
+        JOIN plans p ON p.plan_key = m.key
+        CROSS JOIN LATERAL catalog_members(m.value -> 'credits', 'plans.' || m.key || '.credits') c
+        JOIN credit_types t ON t.credit_key = c.key
+        ON CONFLICT (plan_no, credit_no) DO UPDATE SET quantity = excluded.quantity
+        WHERE pc.quantity <> excluded.quantity;
+END $$;
+
+-- Prices and packs. A price id belongs to one plan; an id may be absent until it exists at Stripe.
+CREATE FUNCTION billing.catalog_apply_prices(document jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    d record;
+BEGIN
+    UPDATE plan_prices x SET active = false FROM plans p WHERE p.plan_no = x.plan_no AND x.active
+        AND nullif(document #>> ARRAY['plans', p.plan_key, 'price', x.interval, 'id'], '') IS DISTINCT FROM x.price_id;
+    DELETE FROM plan_prices x USING plans p WHERE p.plan_no = x.plan_no AND x.price_id IS NULL
+        AND document #> ARRAY['plans', p.plan_key, 'price', x.interval] IS NULL;
+    FOR d IN SELECT p.plan_no, c.key AS interval, nullif(c.value ->> 'id', '') AS price_id,
+                 catalog_number(c.value -> 'amount', 'plans.' || m.key || '.price.' || c.key || '.amount') AS amount,
+                 c.value ->> 'currency' AS currency
+             FROM catalog_members(document -> 'plans', 'plans') m
+             JOIN plans p ON p.plan_key = m.key
+             CROSS JOIN LATERAL catalog_members(m.value -> 'price', 'plans.' || m.key || '.price') c LOOP
+        UPDATE plan_prices x SET plan_no = d.plan_no, interval = d.interval, amount = d.amount, currency = d.currency,
+                active = true
+            WHERE (x.price_id = d.price_id
+                   OR x.price_id IS NULL AND d.price_id IS NULL AND x.plan_no = d.plan_no AND x.interval = d.interval)
+            AND ROW(x.plan_no, x.interval, x.amount, x.currency, x.active)
+                IS DISTINCT FROM ROW(d.plan_no, d.interval, d.amount, d.currency, true);
+        INSERT INTO plan_prices (plan_no, interval, price_id, amount, currency)
+            SELECT d.plan_no, d.interval, d.price_id, d.amount, d.currency WHERE NOT EXISTS (
+                SELECT FROM plan_prices x WHERE x.price_id = d.price_id
+                OR x.price_id IS NULL AND d.price_id IS NULL AND x.plan_no = d.plan_no AND x.interval = d.interval);
+    END LOOP;
+
+    UPDATE packs x SET active = false WHERE x.active AND NOT coalesce(document -> 'packs' ? x.pack_key, false);
+    INSERT INTO packs AS x (pack_key, credit_no, quantity, price_id, amount, currency)
+        SELECT c.key, t.credit_no, catalog_number(c.value -> 'quantity', 'packs.' || c.key || '.quantity'),
+               nullif(c.value #>> '{price,id}', ''),
+               catalog_number(c.value #> '{price,amount}', 'packs.' || c.key || '.price.amount'),
+               c.value #>> '{price,currency}'
+        FROM catalog_members(document -> 'packs', 'packs') c
+        JOIN credit_types t ON t.credit_key = c.value ->> 'credit'
+        ON CONFLICT (pack_key) DO UPDATE SET credit_no = excluded.credit_no, quantity = excluded.quantity,
+            price_id = excluded.price_id, amount = excluded.amount, currency = excluded.currency, active = true
+        WHERE ROW(x.credit_no, x.quantity, x.price_id, x.amount, x.currency, x.active) IS DISTINCT FROM
+            ROW(excluded.credit_no, excluded.quantity, excluded.price_id, excluded.amount, excluded.currency, true);
+END $$;
+
+-- Names that point nowhere. (Features need no declaration.)
+CREATE FUNCTION billing.catalog_check(document jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_bad text;
+BEGIN
+    IF document IS NULL OR jsonb_typeof(document) <> 'object' THEN
+        PERFORM catalog_refuse('the document must be an object');
+    ELSIF (SELECT count(*) FROM catalog_members(document -> 'plans', 'plans')) = 0 THEN
+        PERFORM catalog_refuse('plans must name at least one plan');
+    ELSIF NOT coalesce(document -> 'plans' ? (document ->> 'default_plan'), false) THEN
+        PERFORM catalog_refuse('default_plan must be one of the plans');
+    END IF;
+    SELECT 'plans.' || p.key || ' must be an object' INTO v_bad
+        FROM catalog_members(document -> 'plans', 'plans') p WHERE jsonb_typeof(p.value) <> 'object';
+    IF v_bad IS NOT NULL THEN
+        PERFORM catalog_refuse(v_bad);
+    END IF;
+    SELECT x.path || ' is not declared' INTO v_bad FROM (
+        SELECT 'plans.' || p.key || '.quotas.' || q.key AS path
+            FROM catalog_members(document -> 'plans', 'plans') p
+            CROSS JOIN LATERAL catalog_members(p.value -> 'quotas', 'plans.' || p.key || '.quotas') q
+            WHERE NOT coalesce(document -> 'quotas' ? q.key, false)
+        UNION ALL
+        SELECT 'plans.' || p.key || '.credits.' || c.key FROM catalog_members(document -> 'plans', 'plans') p
+            CROSS JOIN LATERAL catalog_members(p.value -> 'credits', 'plans.' || p.key || '.credits') c
+            WHERE NOT coalesce(document -> 'credits' ? c.key, false)
+        UNION ALL
+        SELECT 'packs.' || k.key || '.credit' FROM catalog_members(document -> 'packs', 'packs') k
+            WHERE NOT coalesce(document -> 'credits' ? (k.value ->> 'credit'), false)) x;
+    IF v_bad IS NOT NULL THEN
+        PERFORM catalog_refuse(v_bad);
+    END IF;
+END $$;
+
+-- All or nothing, one at a time (the lock on meta). Plans that left the file stay, inactive, while accounts hold them.
+CREATE FUNCTION billing.catalog_apply(document jsonb) RETURNS jsonb LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_before bigint;
+    v_after  bigint;
+BEGIN
+    SELECT catalog_version INTO v_before FROM meta FOR NO KEY UPDATE;
+    PERFORM catalog_check(document);
+    PERFORM catalog_apply_names(document);
+    PERFORM catalog_apply_plans(document);
+    PERFORM catalog_apply_prices(document);
+
+    UPDATE meta SET default_plan = p.plan_no FROM plans p
+        WHERE p.plan_key = document ->> 'default_plan' AND meta.default_plan IS DISTINCT FROM p.plan_no;
+    DELETE FROM plans p WHERE NOT document -> 'plans' ? p.plan_key
+        AND NOT EXISTS (SELECT FROM accounts a WHERE a.plan_no = p.plan_no);
+    UPDATE plans p SET active = false WHERE p.active AND NOT document -> 'plans' ? p.plan_key;
+    DELETE FROM features f WHERE NOT coalesce(document -> 'features' ? f.feature_key, false)
+        AND NOT EXISTS (SELECT FROM plan_features x WHERE x.feature_no = f.feature_no)
+        AND NOT EXISTS (SELECT FROM account_features x WHERE x.feature_no = f.feature_no);
+    DELETE FROM limits l WHERE NOT coalesce(document -> 'quotas' ? l.limit_key, false)
+        AND NOT EXISTS (SELECT FROM plan_limits x WHERE x.limit_no = l.limit_no)
+        AND NOT EXISTS (SELECT FROM account_limits x WHERE x.limit_no = l.limit_no)
+        AND NOT EXISTS (SELECT FROM quota_periods x WHERE x.limit_no = l.limit_no);
+    DELETE FROM credit_types t WHERE NOT coalesce(document -> 'credits' ? t.credit_key, false)
+        AND NOT EXISTS (SELECT FROM plan_credits x WHERE x.credit_no = t.credit_no)
+        AND NOT EXISTS (SELECT FROM packs x WHERE x.credit_no = t.credit_no)
+        AND NOT EXISTS (SELECT FROM credit_ledger x WHERE x.credit_no = t.credit_no);
+
+    SELECT catalog_version INTO v_after FROM meta;
+    RETURN jsonb_build_object('changed', v_after <> v_before, 'version', v_after);
+END $$;

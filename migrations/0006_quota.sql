@@ -1,0 +1,304 @@
+-- Quota tokens: the only mint (quota_fund) and the only way back (usage_flush). Called by workers, batched.
+-- Neither waits for an account row while it holds quota rows, and both lock quota rows in primary-key order, so they cannot
+-- deadlock with each other or with whoever locks an account first.
+
+-- UTC, from 1970 on. One number a period, without gaps: the one before n is n - 1. Like period_start without a pinned
+-- search_path, and with immutable parts only, so that the planner can inline them: a call costs more than a whole statement.
+CREATE FUNCTION billing.period_number(kind text, at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE kind
+        WHEN 'minute' THEN billing.unix(at) / 60
+        WHEN 'hour' THEN billing.unix(at) / 3600
+        WHEN 'day' THEN billing.unix(at) / 86400
+        WHEN 'month' THEN (extract(year FROM at AT TIME ZONE 'UTC') * 12
+                           + extract(month FROM at AT TIME ZONE 'UTC') - 1)::bigint
+        WHEN 'lifetime' THEN 0
+    END
+$$;
+
+-- The first instant of a period; its end is the next one's start. NULL for lifetime.
+CREATE FUNCTION billing.period_start(kind text, no bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE kind
+        WHEN 'minute' THEN pg_catalog.to_timestamp((no * 60)::double precision)
+        WHEN 'hour' THEN pg_catalog.to_timestamp((no * 3600)::double precision)
+        WHEN 'day' THEN pg_catalog.to_timestamp((no * 86400)::double precision)
+        WHEN 'month' THEN pg_catalog.make_timestamp((no / 12)::integer, (no % 12)::integer + 1, 1, 0, 0, 0)
+                          AT TIME ZONE 'UTC'
+    END
+$$;
+
+-- The cap of an account: an override that has not expired, else what the plan gives, else 0. NULL = unlimited.
+-- A plain view of the present; quota_fund reads it after it has its locks.
+CREATE VIEW billing.effective_limits AS
+    SELECT a.id AS account_id, l.limit_no, l.limit_key, l.period AS kind,
+        CASE WHEN a.deleted_at IS NOT NULL THEN 0
+             WHEN o.account_id IS NOT NULL THEN o.amount
+             WHEN p.plan_no IS NOT NULL THEN p.amount
+             ELSE 0 END AS cap,
+        CASE WHEN o.account_id IS NOT NULL THEN 'override' ELSE 'plan' END AS origin, o.expires_at
+    FROM billing.accounts a
+    CROSS JOIN billing.limits l
+    LEFT JOIN billing.account_limits o ON o.account_id = a.id AND o.limit_no = l.limit_no
+        AND (o.expires_at IS NULL OR o.expires_at > clock_timestamp())
+    LEFT JOIN billing.plan_limits p ON p.plan_no = a.plan_no AND p.limit_no = l.limit_no;
+
+-- Moves tokens out of the database. Requests with the same group number get all their needs or nothing.
+--   need >= 1: units without which the request fails; want >= need: what the host would like to hold;
+--   spent_here: what the asking host has spent of that period and not yet reported (only decides about a recall).
+-- Answer, one row for each request (ord = its place, from 1): granted (0 = refused), the period that the tokens belong to
+-- (the one asked for if it is PostgreSQL's current one or the one before, else the current one), cap (NULL = unlimited),
+-- issued and used afterwards, ends in unix seconds (NULL for lifetime), recall: hosts were asked to return what they hold.
+-- Not idempotent on purpose: a grant whose reply is lost is forfeited, never asked for again.
+-- The planner is held to index look-ups planned once: with array parameters it would plan anew at each call, dearer than the
+-- work, and a plan made while a table was still empty reads the whole table when it is not any more (measured: 1.6 ms).
+CREATE FUNCTION billing.quota_fund(groups integer[], account_ids bigint[], limit_nos smallint[], periods bigint[],
+                                   needs bigint[], wants bigint[], spent_here bigint[])
+    RETURNS TABLE (ord integer, granted bigint, period bigint, cap bigint, issued bigint, used bigint, ends bigint,
+                   recall boolean)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = billing, pg_temp
+    SET plan_cache_mode = force_generic_plan SET jit = off
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
+#variable_conflict use_column
+DECLARE
+    k_most      CONSTANT bigint := 1099511627776;       -- 2^40, the most one request may ask for
+    k_unlimited CONSTANT bigint := 1073741824;          -- 2^30, a take of an unlimited quota
+    k_full      CONSTANT bigint := 9223372036854775807;
+    v_now   timestamptz := clock_timestamp();
+    -- period_number() by hand: a call for each row would cost as much as all the rest
+    v_unix  bigint := floor(extract(epoch FROM v_now));
+    v_month bigint := extract(year FROM v_now AT TIME ZONE 'UTC') * 12 + extract(month FROM v_now AT TIME ZONE 'UTC') - 1;
+    n       integer := cardinality(groups);
+    -- requests, ordered by group, then place
+    r_ord integer[]; r_group integer[]; r_account bigint[]; r_limit smallint[]; r_period bigint[]; r_known boolean[];
+    r_need bigint[]; r_want bigint[]; r_spent bigint[]; r_key integer[];
+    v_missing boolean;
+    -- distinct (account, limit, period), in primary-key order; r_key points here
+    k_account bigint[]; k_limit smallint[]; k_period bigint[]; k_cap bigint[]; k_issued bigint[]; k_used bigint[];
+    k_ends bigint[]; k_stored bigint[]; k_recalled timestamptz[]; k_nearly timestamptz[];
+    k_before bigint[]; k_pending bigint[]; k_granted bigint[];
+    v_bump bigint[] := '{}'; v_nearly integer[] := '{}'; v_recall integer[] := '{}'; v_bumped bigint[] := '{}';
+    v_changed boolean := false;
+    i integer; j integer; k integer; v_ok boolean; v_left bigint; g bigint;
+BEGIN
+    IF n IS NULL OR cardinality(account_ids) <> n OR cardinality(limit_nos) <> n OR cardinality(periods) <> n
+       OR cardinality(needs) <> n OR cardinality(wants) <> n OR cardinality(spent_here) <> n THEN
+        RAISE EXCEPTION 'quota_fund: the arrays differ in length' USING ERRCODE = '22023';
+    ELSIF n = 0 THEN
+        RETURN;
+    END IF;
+
+    -- 1. The requests, with the period that each will draw from.
+    SELECT array_agg(s.ord), array_agg(s.grp), array_agg(s.account_id), array_agg(s.limit_no), array_agg(s.period),
+           array_agg(s.known), array_agg(s.need), array_agg(s.want), array_agg(s.spent), array_agg(s.key),
+           bool_or(s.known AND q.account_id IS NULL)
+        INTO r_ord, r_group, r_account, r_limit, r_period, r_known, r_need, r_want, r_spent, r_key, v_missing
+        FROM (SELECT p.*, dense_rank() OVER (ORDER BY p.account_id, p.limit_no, p.period)::integer AS key
+              FROM (SELECT u.ord::integer, u.grp, u.account_id, u.limit_no, u.need, u.want, u.spent,
+                           a.id IS NOT NULL AND l.limit_no IS NOT NULL AS known,
+                           CASE WHEN l.limit_no IS NULL OR u.period BETWEEN c.no - 1 AND c.no AND l.period <> 'lifetime'
+                                THEN u.period ELSE c.no END AS period
+                    FROM unnest(groups, account_ids, limit_nos, periods, needs, wants, spent_here)
+                         WITH ORDINALITY u(grp, account_id, limit_no, period, need, want, spent, ord)
+                    LEFT JOIN limits l ON l.limit_no = u.limit_no
+                    LEFT JOIN accounts a ON a.id = u.account_id
+                    CROSS JOIN LATERAL (SELECT CASE l.period WHEN 'minute' THEN v_unix / 60 WHEN 'hour' THEN v_unix / 3600
+                        WHEN 'day' THEN v_unix / 86400 WHEN 'month' THEN v_month ELSE 0 END AS no) c) p
+              ORDER BY grp, ord) s
+        LEFT JOIN quota_periods q
+            ON q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period;
+    FOR i IN 1..n LOOP
+        IF r_group[i] IS NULL OR r_account[i] IS NULL OR r_limit[i] IS NULL OR r_period[i] IS NULL
+           OR r_need[i] IS NULL OR r_want[i] IS NULL OR r_spent[i] IS NULL THEN
+            RAISE EXCEPTION 'quota_fund: NULL in request %', r_ord[i] USING ERRCODE = '22023';
+        ELSIF r_need[i] < 1 OR r_want[i] < r_need[i] OR r_want[i] > k_most OR r_spent[i] NOT BETWEEN -k_most AND k_most THEN
+            RAISE EXCEPTION 'quota_fund: request % needs %, wants %, spent %: out of range',
+                r_ord[i], r_need[i], r_want[i], r_spent[i] USING ERRCODE = '22023';
+        END IF;
+    END LOOP;
+
+    -- 2. Rows that do not exist yet. All before the first lock: whoever waits here holds only rows nobody else can see.
+    IF v_missing THEN
+        INSERT INTO quota_periods (account_id, limit_no, period, starts, ends, cap)
+            SELECT DISTINCT u.account_id, u.limit_no, u.period, period_start(l.period, u.period),
+                   period_start(l.period, u.period + 1), 0
+            FROM unnest(r_account, r_limit, r_period, r_known) u(account_id, limit_no, period, known)
+            JOIN limits l ON l.limit_no = u.limit_no
+            WHERE u.known ORDER BY 1, 2, 3
+            ON CONFLICT DO NOTHING;
+    END IF;
+
+    -- 3. Lock, then look: caps are read by a statement that starts after the locks are held, so a grant never uses a cap
+    -- that was lowered while it waited.
+    PERFORM FROM unnest(r_account, r_limit, r_period) u(account_id, limit_no, period)
+        JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
+        ORDER BY q.account_id, q.limit_no, q.period FOR NO KEY UPDATE OF q;
+    SELECT array_agg(s.account_id), array_agg(s.limit_no), array_agg(s.period),
+           array_agg(s.cap), array_agg(s.issued), array_agg(s.issued), array_agg(s.used), array_agg(s.ends),
+           array_agg(s.stored), array_agg(s.recalled_at), array_agg(s.nearly_at),
+           array_agg(0::bigint), array_agg(0::bigint)
+        INTO k_account, k_limit, k_period, k_cap, k_issued, k_before, k_used, k_ends, k_stored, k_recalled, k_nearly,
+             k_pending, k_granted
+        FROM (SELECT u.account_id, u.limit_no, u.period,
+                     CASE WHEN e.account_id IS NULL THEN 0 ELSE e.cap END AS cap,
+                     coalesce(q.issued, 0) AS issued, coalesce(q.used, 0) AS used,
+                     unix(q.ends) AS ends, q.cap AS stored, q.recalled_at, q.nearly_at
+              FROM (SELECT DISTINCT x.* FROM unnest(r_account, r_limit, r_period) x(account_id, limit_no, period)) u
+              LEFT JOIN quota_periods q
+                  ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
+              LEFT JOIN effective_limits e ON e.account_id = u.account_id AND e.limit_no = u.limit_no
+              ORDER BY u.account_id, u.limit_no, u.period) s;
+
+    -- 4. Decide, group by group; later groups see what earlier ones took.
+    i := 1;
+    WHILE i <= n LOOP
+        v_ok := true;
+        j := i;
+        WHILE j <= n AND r_group[j] = r_group[i] LOOP -- may name the same quota twice: the needs add up
+            k := r_key[j];
+            k_pending[k] := k_pending[k] + r_need[j];
+            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_unlimited) - k_issued[k] < k_pending[k] THEN
+                v_ok := false;
+            END IF;
+            j := j + 1;
+        END LOOP;
+        FOR m IN i..j - 1 LOOP
+            k := r_key[m];
+            IF v_ok THEN
+                k_pending[k] := k_pending[k] - r_need[m];
+                v_left := k_cap[k] - k_issued[k] - k_pending[k];
+                g := CASE WHEN v_left IS NULL THEN greatest(r_need[m], k_unlimited)
+                          WHEN v_left < 512 THEN r_need[m]
+                          ELSE greatest(r_need[m], least(v_left / 8, r_want[m])) END;
+                IF v_left IS NULL AND k_issued[k] > k_full - k_unlimited - k_pending[k] - g THEN
+                    g := r_need[m];
+                END IF;
+                k_issued[k] := k_issued[k] + g;
+                k_granted[m] := g; -- by request from here on
+                IF k_nearly[k] IS NULL AND k_cap[k] >= 512 AND k_issued[k] >= k_cap[k] - k_cap[k] / 10 THEN
+                    v_nearly := v_nearly || k;
+                    v_bump := v_bump || k_account[k];
+                END IF;
+            ELSE
+                k_granted[m] := 0;
+                -- Worth a recall only if the tokens that are out could cover the need, were all of them to come back.
+                IF r_known[m] AND k_cap[k] - k_issued[k] < k_pending[k]
+                   AND k_issued[k] - k_used[k] - r_spent[m] > 0
+                   AND k_cap[k] - k_used[k] - greatest(r_spent[m], 0) >= k_pending[k]
+                   AND (k_recalled[k] IS NULL OR k_recalled[k] < v_now - interval '1 s') THEN
+                    v_recall := v_recall || k;
+                    v_bump := v_bump || k_account[k];
+                END IF;
+            END IF;
+        END LOOP;
+        IF NOT v_ok THEN
+            FOR m IN i..j - 1 LOOP
+                k_pending[r_key[m]] := 0;
+            END LOOP;
+        END IF;
+        i := j;
+    END LOOP;
+
+    -- 5. A new snapshot makes hosts return what they hold. An account that somebody else has locked is passed over, and
+    -- its mark not set: the next fund tries again. Waiting here could deadlock with whoever holds it.
+    IF v_bump <> '{}' THEN
+        WITH free AS (
+            SELECT a.id FROM accounts a WHERE a.id = ANY (v_bump) ORDER BY a.id FOR NO KEY UPDATE SKIP LOCKED),
+        bumped AS (
+            UPDATE accounts a SET ent_version = a.ent_version + 1 FROM free f WHERE a.id = f.id RETURNING a.id)
+        SELECT coalesce(array_agg(b.id), '{}') INTO v_bumped FROM bumped b;
+    END IF;
+    FOR k IN 1..cardinality(k_account) LOOP
+        IF k = ANY (v_nearly) AND k_account[k] = ANY (v_bumped) THEN
+            k_nearly[k] := v_now;
+            v_changed := true;
+        END IF;
+        IF k = ANY (v_recall) AND k_account[k] = ANY (v_bumped) THEN
+            k_recalled[k] := v_now;
+            v_changed := true;
+        END IF;
+        v_changed := v_changed OR k_issued[k] <> k_before[k] OR k_cap[k] IS DISTINCT FROM k_stored[k];
+    END LOOP;
+    IF v_changed THEN -- a flood of refusals writes nothing
+        UPDATE quota_periods q SET cap = s.cap, issued = s.issued, nearly_at = s.nearly_at, recalled_at = s.recalled_at
+            FROM unnest(k_account, k_limit, k_period, k_cap, k_issued, k_nearly, k_recalled)
+                 s(account_id, limit_no, period, cap, issued, nearly_at, recalled_at)
+            WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period
+              AND ROW(q.cap, q.issued, q.nearly_at, q.recalled_at)
+                  IS DISTINCT FROM ROW(s.cap, s.issued, s.nearly_at, s.recalled_at);
+    END IF;
+
+    FOR m IN 1..n LOOP
+        k := r_key[m];
+        ord := r_ord[m];
+        granted := k_granted[m];
+        period := k_period[k];
+        cap := k_cap[k];
+        issued := k_issued[k];
+        used := k_used[k];
+        ends := k_ends[k];
+        recall := granted = 0 AND k = ANY (v_recall) AND k_account[k] = ANY (v_bumped);
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- What a host has spent and what it gives back since its last report. Exactly once: applied only as the next in the sequence
+-- of its instance; 'dup' was applied before, 'gap' means that one is missing. A host resends the same frozen batch until it
+-- hears 'ok' or 'dup'. spent < 0 is a refund of what was reported before; returned >= 0.
+CREATE FUNCTION billing.usage_flush(instance uuid, host text, seq bigint, account_ids bigint[], limit_nos smallint[],
+                                    periods bigint[], spent bigint[], returned bigint[])
+    RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = billing, pg_temp
+    SET plan_cache_mode = force_generic_plan SET jit = off
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
+DECLARE
+    n      integer := cardinality(account_ids);
+    v_last bigint;
+    v_keys bigint;
+    v_done bigint;
+BEGIN
+    IF n IS NULL OR cardinality(limit_nos) <> n OR cardinality(periods) <> n OR cardinality(spent) <> n
+       OR cardinality(returned) <> n OR instance IS NULL OR host IS NULL OR seq IS NULL THEN
+        RAISE EXCEPTION 'usage_flush: an argument is NULL or the arrays differ in length' USING ERRCODE = '22023';
+    ELSIF array_position(account_ids, NULL) IS NOT NULL OR array_position(limit_nos, NULL) IS NOT NULL
+       OR array_position(periods, NULL) IS NOT NULL OR array_position(spent, NULL) IS NOT NULL
+       OR array_position(returned, NULL) IS NOT NULL OR 0 > ANY (returned) THEN
+        RAISE EXCEPTION 'usage_flush: NULL, or a negative return' USING ERRCODE = '22023';
+    END IF;
+
+    -- The instance's row serializes its batches. A first batch that comes twice at once meets on the primary key.
+    SELECT s.last_seq INTO v_last FROM instances s WHERE s.instance_id = instance FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        IF seq = 1 THEN
+            INSERT INTO instances (instance_id, host) VALUES (instance, usage_flush.host) ON CONFLICT DO NOTHING;
+            SELECT s.last_seq INTO v_last FROM instances s WHERE s.instance_id = instance FOR NO KEY UPDATE;
+        ELSE
+            v_last := 0;
+        END IF;
+    END IF;
+    IF seq <= v_last THEN
+        RETURN 'dup';
+    ELSIF seq > v_last + 1 THEN
+        RETURN 'gap';
+    END IF;
+
+    PERFORM FROM unnest(account_ids, limit_nos, periods) u(account_id, limit_no, period)
+        JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
+        ORDER BY q.account_id, q.limit_no, q.period FOR NO KEY UPDATE OF q;
+    -- One sum for each row: a batch may name it twice. The cast refuses what does not fit into a bigint.
+    WITH sums AS (
+        SELECT u.account_id, u.limit_no, u.period, sum(u.spent)::bigint AS spent, sum(u.returned)::bigint AS returned
+        FROM unnest(account_ids, limit_nos, periods, usage_flush.spent, usage_flush.returned)
+             u(account_id, limit_no, period, spent, returned)
+        GROUP BY u.account_id, u.limit_no, u.period),
+    done AS (
+        UPDATE quota_periods q SET used = q.used + s.spent, issued = q.issued - s.returned FROM sums s
+        WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period RETURNING 1)
+    SELECT (SELECT count(*) FROM sums), (SELECT count(*) FROM done) INTO v_keys, v_done;
+    IF v_done < v_keys THEN -- an error would come back with every resend and stop this host's reports for ever
+        RAISE WARNING 'usage_flush: instance % batch %: % of % quota periods do not exist any more, their usage is dropped',
+            instance, seq, v_keys - v_done, v_keys;
+    END IF;
+    UPDATE instances s SET last_seq = seq, host = usage_flush.host, seen_at = clock_timestamp()
+        WHERE s.instance_id = instance;
+    RETURN 'ok';
+END $$;
