@@ -1,0 +1,86 @@
+// What is known of an account, and the words its status can have. Pure: used by workers, the command and the unit
+// tests.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace billing {
+
+// Stripe's words for a subscription's state; an account on a free plan is `active`. In this order, because up to
+// past_due a paid plan may still be used (is_live).
+enum class Status : std::uint8_t {
+    active,
+    trialing,
+    past_due,
+    canceled,
+    unpaid,
+    paused,
+    incomplete,
+    incomplete_expired,
+};
+
+std::optional<Status> parse_status(std::string_view text) noexcept;
+std::string_view to_text(Status status) noexcept;
+
+// past_due is live while its grace runs, which the account's Lapse says.
+constexpr bool is_live(Status status) noexcept { return status <= Status::past_due; }
+
+// Read-only mode: only `payment` is ended by a payment, `operator_hold` ends by hand.
+enum class Maintenance : std::uint8_t { none, payment, operator_hold };
+
+// The longest account id a request may carry, in bytes.
+inline constexpr std::size_t k_account_id_max = 128;
+
+// 1-128 bytes of [A-Za-z0-9_.@:|-]. Everything else is refused before it reaches a key, a query, a log line or a page.
+bool valid_account_id(std::string_view id) noexcept;
+
+// An exception to the plan, for one feature or one limit; it may expire (unix seconds).
+struct FeatureOverride {
+    std::uint8_t feature_no;
+    bool enabled;
+    std::optional<std::int64_t> until;
+};
+struct LimitOverride {
+    std::uint8_t limit_no;
+    std::optional<std::int64_t> amount; // nothing = unlimited
+    std::optional<std::int64_t> until;
+};
+
+// One account as PostgreSQL published it. Immutable; a later one has a greater stamp. Times are unix seconds.
+struct Snapshot {
+    std::uint64_t id = 0;
+    std::string account;
+    std::uint64_t stamp = 0;
+    std::uint8_t plan_no = 0;
+    Status status = Status::active;
+    Maintenance maintenance = Maintenance::none;
+    bool write_enabled = true;
+    bool enforced = false;
+    bool overage = false;
+    bool deleted = false;
+    std::optional<std::int64_t> grace_until;
+    std::optional<std::int64_t> trial_end;
+    std::optional<std::int64_t> period_end;
+    std::optional<std::int64_t> cancel_at;
+    std::vector<FeatureOverride> features;
+    std::vector<LimitOverride> limits;
+};
+
+// A period's end is not yet the end of access: Stripe renews within hours, and its event may be late.
+inline constexpr std::int64_t k_renewal_slack_seconds = 2 * 60 * 60;
+
+// When access ends by itself, and which rule then refuses. A host evaluates it on each request; no write marks the
+// moment.
+struct Lapse {
+    enum class Rule : std::uint8_t { none, enforcement, subscription };
+    Rule rule = Rule::none;
+    std::int64_t at = 0; // unix seconds; 0 = has lapsed already
+};
+Lapse lapse_of(const Snapshot& snapshot) noexcept;
+
+} // namespace billing

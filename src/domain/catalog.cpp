@@ -1,0 +1,136 @@
+#include "domain/catalog.hpp"
+
+#include "domain/json.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+namespace billing {
+
+namespace {
+
+bool read_plan_limits(const json_t* source, Plan& plan) {
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(const_cast<json_t*>(source), key, value) {
+        unsigned no = 0;
+        const std::string_view text{key};
+        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), no);
+        if (parsed.ec != std::errc{} || no >= k_max_limits || (!json_is_null(value) && !json_is_integer(value))) {
+            return false;
+        }
+        const bool unlimited = json_is_null(value);
+        plan.limits[static_cast<std::uint8_t>(no)] = {unlimited, unlimited ? 0 : json_integer_value(value)};
+    }
+    return true;
+}
+
+std::optional<Plan> read_plan(const json_t* source) {
+    const auto no = integer_member(source, "no");
+    const auto key = text_member(source, "key");
+    if (!no || *no < 1 || *no >= static_cast<std::int64_t>(k_max_plans) || !key) {
+        return std::nullopt;
+    }
+    Plan plan;
+    plan.no = static_cast<std::uint8_t>(*no);
+    plan.key = *key;
+    plan.name = text_member(source, "name").value_or(*key);
+    plan.rank = static_cast<int>(integer_member(source, "rank").value_or(0));
+    plan.free = true_member(source, "free");
+    std::size_t index = 0;
+    json_t* feature = nullptr;
+    json_array_foreach(json_object_get(source, "features"), index, feature) {
+        const auto number = json_is_integer(feature) ? json_integer_value(feature) : -1;
+        if (number < 0 || number >= static_cast<json_int_t>(k_max_features)) {
+            return std::nullopt;
+        }
+        plan.features.set(static_cast<std::size_t>(number));
+    }
+    if (!read_plan_limits(json_object_get(source, "limits"), plan)) {
+        return std::nullopt;
+    }
+    return plan;
+}
+
+std::optional<Limit> read_limit(const char* key, const json_t* source) {
+    const auto no = integer_member(source, "no");
+    const auto period = parse_period(text_member(source, "period").value_or(""));
+    if (!no || *no < 0 || *no >= static_cast<std::int64_t>(k_max_limits) || !period) {
+        return std::nullopt;
+    }
+    return Limit{static_cast<std::uint8_t>(*no), key, *period};
+}
+
+} // namespace
+
+Allowance Plan::allowance(std::uint8_t limit_no) const {
+    const auto found = limits.find(limit_no);
+    return found == limits.end() ? Allowance{} : found->second;
+}
+
+Result<Catalog> Catalog::read(std::string_view document) {
+    auto parsed = parse_json(document);
+    if (!parsed) {
+        return Error{"catalog document is not JSON: " + parsed.error()};
+    }
+    const json_t* root = parsed.value().get();
+    Catalog catalog;
+    const auto stamp = from_hex16(text_member(root, "stamp").value_or(""));
+    const auto default_plan = integer_member(root, "default_plan");
+    if (!stamp || !default_plan) {
+        return Error{"catalog document lacks stamp or default_plan; run ngx-billing catalog apply"};
+    }
+    catalog.stamp_ = *stamp;
+    catalog.default_plan_ = static_cast<std::uint8_t>(*default_plan);
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(json_object_get(root, "features"), key, value) {
+        const auto number = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (number < 0 || number >= static_cast<json_int_t>(k_max_features)) {
+            return Error{std::string{"catalog document: feature "} + key + " has no number"};
+        }
+        catalog.features_[key] = static_cast<std::size_t>(number);
+    }
+    json_object_foreach(json_object_get(root, "limits"), key, value) {
+        auto limit = read_limit(key, value);
+        if (!limit) {
+            return Error{std::string{"catalog document: limit "} + key + " has no number or period"};
+        }
+        catalog.limits_.push_back(std::move(*limit));
+    }
+    std::size_t index = 0;
+    json_array_foreach(json_object_get(root, "plans"), index, value) {
+        auto plan = read_plan(value);
+        if (!plan) {
+            return Error{"catalog document: plan " + std::to_string(index) + " is malformed"};
+        }
+        catalog.plans_.push_back(std::move(*plan));
+    }
+    if (catalog.plan(catalog.default_plan_) == nullptr) {
+        return Error{"catalog document: the default plan is not among the plans"};
+    }
+    return catalog;
+}
+
+const Plan* Catalog::plan(std::uint8_t no) const noexcept {
+    const auto found = std::find_if(plans_.begin(), plans_.end(), [no](const Plan& plan) { return plan.no == no; });
+    return found == plans_.end() ? nullptr : &*found;
+}
+
+const Plan* Catalog::plan(std::string_view key) const noexcept {
+    const auto found = std::find_if(plans_.begin(), plans_.end(), [key](const Plan& plan) { return plan.key == key; });
+    return found == plans_.end() ? nullptr : &*found;
+}
+
+const Limit* Catalog::limit(std::string_view key) const noexcept {
+    const auto found =
+        std::find_if(limits_.begin(), limits_.end(), [key](const Limit& limit) { return limit.key == key; });
+    return found == limits_.end() ? nullptr : &*found;
+}
+
+std::optional<std::size_t> Catalog::feature(std::string_view key) const noexcept {
+    const auto found = features_.find(key);
+    return found == features_.end() ? std::nullopt : std::optional{found->second};
+}
+
+} // namespace billing

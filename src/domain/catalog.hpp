@@ -1,0 +1,70 @@
+// What is for sale, as workers use it: plans, their features and limits, under the small numbers that PostgreSQL gave
+// them. Built from the runtime document (billing.catalog_document()); immutable; each worker holds its own.
+#pragma once
+
+#include "domain/period.hpp"
+#include "domain/result.hpp"
+
+#include <bitset>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace billing {
+
+inline constexpr std::size_t k_max_features = 128;
+inline constexpr std::size_t k_max_limits = 64;
+inline constexpr std::size_t k_max_plans = 256; // number 0 is no plan
+
+using FeatureSet = std::bitset<k_max_features>;
+
+struct Limit {
+    std::uint8_t no = 0;
+    std::string key;
+    PeriodKind period = PeriodKind::month;
+};
+
+// Units for each period. Unlimited is a thing of its own: 0 means none.
+struct Allowance {
+    bool unlimited = false;
+    std::int64_t amount = 0;
+};
+
+struct Plan {
+    std::uint8_t no = 0;
+    std::string key;
+    std::string name;
+    int rank = 0;
+    bool free = false;
+    FeatureSet features;
+    std::map<std::uint8_t, Allowance> limits; // by limit number; absent = none
+
+    Allowance allowance(std::uint8_t limit_no) const;
+};
+
+class Catalog {
+public:
+    static Result<Catalog> read(std::string_view document);
+
+    std::uint64_t stamp() const noexcept { return stamp_; }
+    std::uint8_t default_plan() const noexcept { return default_plan_; }
+    const std::vector<Plan>& plans() const noexcept { return plans_; }
+
+    // Null when there is none.
+    const Plan* plan(std::uint8_t no) const noexcept;
+    const Plan* plan(std::string_view key) const noexcept;
+    const Limit* limit(std::string_view key) const noexcept;
+    std::optional<std::size_t> feature(std::string_view key) const noexcept;
+
+private:
+    std::uint64_t stamp_ = 0;
+    std::uint8_t default_plan_ = 0;
+    std::vector<Plan> plans_;
+    std::vector<Limit> limits_;
+    std::map<std::string, std::size_t, std::less<>> features_;
+};
+
+} // namespace billing

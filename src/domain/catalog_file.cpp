@@ -1,0 +1,297 @@
+#include "domain/catalog_file.hpp"
+
+#include "domain/catalog.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <initializer_list>
+#include <iterator>
+#include <map>
+
+namespace billing {
+
+namespace {
+
+bool valid_key(std::string_view key) noexcept {
+    return !key.empty() && key.size() <= 64 && std::all_of(key.begin(), key.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+               c == '.';
+    });
+}
+
+std::string join(const std::set<std::string, std::less<>>& names) {
+    std::string text;
+    for (const auto& name : names) {
+        text += (text.empty() ? "" : ", ") + name;
+    }
+    return text.empty() ? "none" : text;
+}
+
+} // namespace
+
+// Walks the document once and collects every problem, so that an operator mends a file in one go.
+class CatalogJudge {
+public:
+    explicit CatalogJudge(CatalogFile& file) : file_(file) {}
+
+    std::string judge(const json_t* root) {
+        if (!json_is_object(root)) {
+            return "the file must hold one JSON object with \"plans\"";
+        }
+        known_members(root, "", {"default_plan", "features", "quotas", "credits", "plans", "packs"});
+        declared_features(json_object_get(root, "features"));
+        quotas(json_object_get(root, "quotas"));
+        credits(json_object_get(root, "credits"));
+        plans(json_object_get(root, "plans"));
+        packs(json_object_get(root, "packs"));
+        default_plan(root);
+        if (file_.features_.size() > k_max_features) {
+            problem("features", "more than 128 features; merge some");
+        }
+        return std::move(problems_);
+    }
+
+private:
+    void problem(const std::string& path, const std::string& what) {
+        problems_ += (problems_.empty() ? "" : "\n") + path + ": " + what;
+    }
+
+    void known_members(const json_t* object, const std::string& path, std::initializer_list<std::string_view> known) {
+        const char* key = nullptr;
+        json_t* value = nullptr;
+        json_object_foreach(const_cast<json_t*>(object), key, value) {
+            if (std::find(known.begin(), known.end(), key) == known.end()) {
+                std::string list;
+                for (const auto name : known) {
+                    list += (list.empty() ? "" : ", ") + std::string{name};
+                }
+                problem(path.empty() ? key : path + "." + key, "unknown member; known here: " + list);
+            }
+        }
+    }
+
+    // Calls on(key, value, path) for each member whose key is a name; says so when the value is no object.
+    template <class On>
+    void each(const json_t* object, const std::string& path, On on) {
+        if (object == nullptr) {
+            return;
+        }
+        if (!json_is_object(object)) {
+            problem(path, "must be an object of names");
+            return;
+        }
+        const char* key = nullptr;
+        json_t* value = nullptr;
+        json_object_foreach(const_cast<json_t*>(object), key, value) {
+            const std::string where = path + "." + key;
+            if (!valid_key(key)) {
+                problem(where, "a name has 1-64 of A-Z a-z 0-9 _ - .");
+                continue;
+            }
+            on(std::string{key}, value, where);
+        }
+    }
+
+    void feature_list(const json_t* list, const std::string& path) {
+        if (list == nullptr) {
+            return;
+        }
+        if (!json_is_array(list)) {
+            problem(path, "must be a list of feature names");
+            return;
+        }
+        for (std::size_t index = 0; index < json_array_size(list); ++index) {
+            const json_t* item = json_array_get(list, index);
+            if (!json_is_string(item) || !valid_key(json_string_value(item))) {
+                problem(path + "[" + std::to_string(index) + "]", "must be a feature's name");
+                continue;
+            }
+            file_.features_.insert(json_string_value(item));
+        }
+    }
+
+    void declared_features(const json_t* list) { feature_list(list, "features"); }
+
+    void quotas(const json_t* object) {
+        each(object, "quotas", [this](const std::string& key, const json_t* value, const std::string& path) {
+            file_.quotas_.insert(key);
+            known_members(value, path, {"period"});
+            const auto period = text_member(value, "period");
+            if (!period || !parse_period(*period)) {
+                problem(path + ".period", "must be one of minute, hour, day, month, lifetime");
+            }
+        });
+        if (file_.quotas_.size() > k_max_limits) {
+            problem("quotas", "more than 64 quotas");
+        }
+    }
+
+    void credits(const json_t* object) {
+        each(object, "credits", [this](const std::string& key, const json_t* value, const std::string& path) {
+            file_.credits_.insert(key);
+            if (!json_is_object(value)) {
+                problem(path, "must be an object, {} will do");
+            }
+        });
+    }
+
+    // Amounts of quotas or credits: names must be declared above.
+    void amounts(const json_t* object, const std::string& path, const std::set<std::string, std::less<>>& declared,
+                 bool may_be_unlimited) {
+        each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
+            if (!declared.contains(key)) {
+                problem(where, "is not declared; declared: " + join(declared));
+            }
+            const bool number = json_is_integer(value) && json_integer_value(value) >= 0;
+            if (!number && !(may_be_unlimited && json_is_null(value))) {
+                problem(where, may_be_unlimited ? "must be a whole number from 0, or null for unlimited"
+                                                : "must be a whole number from 0");
+            }
+        });
+    }
+
+    void price(const json_t* value, const std::string& path) {
+        if (!json_is_object(value)) {
+            problem(path, "must be an object with id, amount and currency");
+            return;
+        }
+        known_members(value, path, {"id", "amount", "currency"});
+        const auto id = text_member(value, "id").value_or("");
+        if (id.starts_with("prod_")) {
+            problem(path + ".id", "\"" + std::string{id} +
+                                      "\" is a Stripe product; write the id of one of its prices "
+                                      "(price_...), shown in the product's list of prices");
+        } else if (!id.starts_with("price_")) {
+            problem(path + ".id", "must be a Stripe price id (price_...)");
+        } else if (const auto [known, fresh] = prices_.emplace(id, path); !fresh) {
+            problem(path + ".id", "is used already at " + known->second + "; one price maps to one plan or pack");
+        }
+        const json_t* amount = json_object_get(value, "amount");
+        if (!json_is_integer(amount) || json_integer_value(amount) < 0) {
+            problem(path + ".amount", "must be a whole number of the currency's smallest unit, as 2900 for 29.00");
+        }
+        const auto currency = text_member(value, "currency").value_or("");
+        if (currency.size() != 3 ||
+            !std::all_of(currency.begin(), currency.end(), [](char c) { return c >= 'a' && c <= 'z'; })) {
+            problem(path + ".currency", "must be three lower-case letters, as \"usd\"");
+        }
+    }
+
+    void plan(const std::string& key, const json_t* value, const std::string& path) {
+        if (!json_is_object(value)) {
+            problem(path, "must be an object");
+            return;
+        }
+        known_members(value, path, {"name", "rank", "free", "price", "features", "quotas", "credits", "attributes"});
+        const auto rank = integer_member(value, "rank");
+        if (!rank || *rank < 0 || *rank > 1000) {
+            problem(path + ".rank", "must be a whole number from 0 to 1000; a higher plan has a higher rank");
+        }
+        file_.plans_.push_back({key, rank.value_or(0)});
+        const json_t* free = json_object_get(value, "free");
+        if (free != nullptr && !json_is_boolean(free)) {
+            problem(path + ".free", "must be true or false");
+        }
+        feature_list(json_object_get(value, "features"), path + ".features");
+        amounts(json_object_get(value, "quotas"), path + ".quotas", file_.quotas_, true);
+        amounts(json_object_get(value, "credits"), path + ".credits", file_.credits_, false);
+        each(json_object_get(value, "price"), path + ".price",
+             [this](const std::string& interval, const json_t* price_value, const std::string& where) {
+                 if (interval != "month" && interval != "year") {
+                     problem(where, "unknown interval; write month or year");
+                 }
+                 price(price_value, where);
+             });
+        if (json_is_true(free) && json_object_get(value, "price") != nullptr) {
+            problem(path + ".price", "a free plan has no price; remove one of free and price");
+        }
+        const json_t* attributes = json_object_get(value, "attributes");
+        if (attributes != nullptr && !json_is_object(attributes)) {
+            problem(path + ".attributes", "must be an object");
+        }
+    }
+
+    void plans(const json_t* object) {
+        if (!json_is_object(object) || json_object_size(object) == 0) {
+            problem("plans", "must be an object with at least one plan");
+            return;
+        }
+        each(object, "plans",
+             [this](const std::string& key, const json_t* value, const std::string& path) { plan(key, value, path); });
+        if (file_.plans_.size() >= k_max_plans) {
+            problem("plans", "more than 255 plans");
+        }
+        std::stable_sort(file_.plans_.begin(), file_.plans_.end(),
+                         [](const auto& a, const auto& b) { return a.rank < b.rank; });
+    }
+
+    void packs(const json_t* object) {
+        each(object, "packs", [this](const std::string&, const json_t* value, const std::string& path) {
+            known_members(value, path, {"name", "price", "credit", "quantity"});
+            price(json_object_get(value, "price"), path + ".price");
+            const auto credit = text_member(value, "credit").value_or("");
+            if (!file_.credits_.contains(credit)) {
+                problem(path + ".credit", "is not declared; declared: " + join(file_.credits_));
+            }
+            if (integer_member(value, "quantity").value_or(0) < 1) {
+                problem(path + ".quantity", "must be a whole number from 1");
+            }
+        });
+    }
+
+    void default_plan(const json_t* root) {
+        const auto key = text_member(root, "default_plan");
+        if (!key) {
+            problem("default_plan", "must name the plan of a new account");
+        } else if (!file_.has_plan(*key)) {
+            problem("default_plan", "\"" + std::string{*key} + "\" is no plan");
+        } else if (!json_is_true(
+                       json_object_get(json_object_get(json_object_get(root, "plans"), key->data()), "free"))) {
+            problem("default_plan", "must be a plan with \"free\": true: a new account has paid nothing yet");
+        }
+    }
+
+    CatalogFile& file_;
+    std::map<std::string, std::string, std::less<>> prices_; // id -> path
+    std::string problems_;
+};
+
+Result<CatalogFile> CatalogFile::parse(std::string_view text) {
+    auto parsed = parse_json(text);
+    if (!parsed) {
+        return Error{parsed.error()};
+    }
+    CatalogFile file;
+    file.document_ = std::move(parsed).value();
+    auto problems = CatalogJudge{file}.judge(file.document_.get());
+    if (!problems.empty()) {
+        return Error{std::move(problems)};
+    }
+    return file;
+}
+
+Result<CatalogFile> CatalogFile::load(const std::string& path) {
+    std::ifstream stream{path, std::ios::binary};
+    if (!stream) {
+        return Error{path + ": cannot be opened for reading"};
+    }
+    const std::string text{std::istreambuf_iterator<char>{stream}, {}};
+    auto file = parse(text);
+    if (!file) {
+        std::string prefixed;
+        std::string_view rest = file.error();
+        while (!rest.empty()) {
+            const auto line = rest.substr(0, rest.find('\n'));
+            prefixed += (prefixed.empty() ? "" : "\n") + path + ": " + std::string{line};
+            rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+        }
+        return Error{std::move(prefixed)};
+    }
+    return file;
+}
+
+bool CatalogFile::has_plan(std::string_view key) const noexcept {
+    return std::any_of(plans_.begin(), plans_.end(), [key](const PlanName& plan) { return plan.key == key; });
+}
+
+} // namespace billing

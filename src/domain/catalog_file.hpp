@@ -1,0 +1,47 @@
+// The operator's catalog file: what is for sale, in JSON, written by hand. Read and judged at `nginx -t` and by
+// `ngx-billing catalog validate`; `catalog apply` brings it to PostgreSQL, which decides from then on.
+#pragma once
+
+#include "domain/json.hpp"
+#include "domain/result.hpp"
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace billing {
+
+class CatalogFile {
+public:
+    // Wrong syntax is told with line and column, wrong meaning with the path of the value (plans.pro.price.month.id).
+    // The error holds one problem a line, all that were found.
+    static Result<CatalogFile> parse(std::string_view text);
+
+    // Reads the file first; errors begin with its path.
+    static Result<CatalogFile> load(const std::string& path);
+
+    const json_t* document() const noexcept { return document_.get(); }
+
+    struct PlanName {
+        std::string key;
+        std::int64_t rank;
+    };
+    const std::vector<PlanName>& plans() const noexcept { return plans_; } // by rank, lowest first
+    const std::set<std::string, std::less<>>& features() const noexcept { return features_; }
+    const std::set<std::string, std::less<>>& quotas() const noexcept { return quotas_; }
+    const std::set<std::string, std::less<>>& credits() const noexcept { return credits_; }
+
+    bool has_plan(std::string_view key) const noexcept;
+
+private:
+    friend class CatalogJudge;
+
+    Json document_;
+    std::vector<PlanName> plans_;
+    std::set<std::string, std::less<>> features_;
+    std::set<std::string, std::less<>> quotas_;
+    std::set<std::string, std::less<>> credits_;
+};
+
+} // namespace billing
