@@ -1,0 +1,120 @@
+#include "jobs/change_reader.hpp"
+
+#include "async/sleep.hpp"
+#include "domain/json.hpp"
+
+#include <charconv>
+
+namespace billing {
+
+namespace {
+
+constexpr std::int64_t k_block_ms = 1000;
+constexpr std::int64_t k_block_timeout_ms = 3000;
+constexpr std::int64_t k_retry_ms = 200;
+constexpr std::int64_t k_check_ms = 1000;
+
+std::string_view field(const RedisReply& fields, std::string_view name) noexcept {
+    for (std::size_t index = 0; index + 1 < fields.size(); index += 2) {
+        if (fields[index].text() == name) {
+            return fields[index + 1].text();
+        }
+    }
+    return {};
+}
+
+} // namespace
+
+ChangeReader::ChangeReader(Reactor& reactor, Redis& stream, RedisCache& redis, Table& table, AccountStore& accounts,
+                           Signal& returned)
+    : reactor_(reactor), stream_(stream), redis_(redis), table_(table), accounts_(accounts), returned_(returned) {}
+
+Task<void> ChangeReader::run() {
+    const std::string position = table_.position(); // "id life", as remember() wrote it
+    const auto space = position.find(' ');
+    if (space != std::string::npos) {
+        last_id_ = position.substr(0, space);
+        life_ = position.substr(space + 1);
+    }
+    for (;;) {
+        bool same = co_await check_life();
+        if (!same) {
+            co_await sleep_for(reactor_, k_retry_ms, true);
+            continue;
+        }
+        RedisArgs command{"XREAD", "COUNT", "500", "BLOCK", k_block_ms, "STREAMS", k_changes_key, last_id_};
+        RedisReply reply = co_await stream_.command(std::move(command), k_block_timeout_ms);
+        if (reply.ok()) {
+            apply(reply);
+        } else {
+            checked_ms_ = 0; // the next life may be another one
+            co_await sleep_for(reactor_, k_retry_ms, true);
+        }
+    }
+}
+
+// False when Redis does not answer. Another life, or a place in the stream that is gone: entries may have been lost, so
+// nothing that shared memory holds is current until it has been read anew.
+Task<bool> ChangeReader::check_life() {
+    if (checked_ms_ != 0 && reactor_.now_ms() - checked_ms_ < k_check_ms) {
+        co_return true;
+    }
+    const std::string life = co_await redis_.life();
+    if (life.empty()) {
+        co_return false;
+    }
+    if (life != life_ || last_id_.empty()) {
+        bool started = co_await start_at_end();
+        if (!started) {
+            co_return false;
+        }
+        table_.invalidate_all();
+        life_ = life;
+        remember();
+    }
+    checked_ms_ = reactor_.now_ms();
+    co_return true;
+}
+
+Task<bool> ChangeReader::start_at_end() {
+    RedisArgs command{"XREVRANGE", k_changes_key, "+", "-", "COUNT", "1"};
+    RedisReply reply = co_await stream_.command(std::move(command));
+    if (!reply.is_array()) {
+        co_return false;
+    }
+    last_id_ = reply.size() == 0 ? "0-0" : reply[0][0].text();
+    co_return true;
+}
+
+// [[stream, [[id, [name, value, ...]], ...]]], or nil when nothing came in time.
+void ChangeReader::apply(const RedisReply& reply) {
+    const RedisReply& entries = reply[0][1];
+    for (const auto& entry : entries.elements()) {
+        apply_entry(entry[1]);
+        last_id_ = entry[0].text();
+    }
+    if (entries.size() > 0) {
+        remember();
+    }
+}
+
+void ChangeReader::apply_entry(const RedisReply& fields) {
+    const auto kind = field(fields, "kind");
+    if (kind == "account") {
+        accounts_.apply(field(fields, "body"));
+        returned_.set();
+    } else if (kind == "catalog") {
+        if (const auto stamp = from_hex16(field(fields, "stamp"))) {
+            table_.put_catalog(*stamp, field(fields, "body"));
+        }
+    } else if (kind == "heartbeat") {
+        const auto text = field(fields, "watermark");
+        std::uint64_t watermark = 0;
+        std::from_chars(text.data(), text.data() + text.size(), watermark);
+        table_.put_watermark(watermark, static_cast<std::uint64_t>(reactor_.now_ms()));
+    }
+}
+
+void ChangeReader::remember() { table_.put_position(last_id_ + " " + life_); }
+
+} // namespace billing

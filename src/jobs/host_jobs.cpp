@@ -1,0 +1,94 @@
+#include "jobs/host_jobs.hpp"
+
+#include "async/sleep.hpp"
+
+namespace billing {
+
+namespace {
+
+constexpr std::uint64_t k_lease_ms = 3000;
+constexpr std::int64_t k_renew_ms = 500;
+// Any constant will do that nobody else locks in this database: "billing" in hex.
+constexpr std::int64_t k_publisher_lock = 0x62696c6c696e67;
+constexpr const char* k_channel = "billing_dirty";
+
+} // namespace
+
+// The work while the lease is held. Destroying it ends everything.
+class HostJobs::Running {
+public:
+    Running(Reactor& reactor, const Shared& shared, const Settings& settings)
+        : changed_(reactor), returned_(reactor), scope_(reactor), listener_(reactor, listener_config(settings)),
+          publisher_(reactor, shared.postgres, listener_, changed_, shared.redis, shared.table, shared.accounts,
+                     shared.catalogs),
+          flusher_(reactor, shared.postgres, shared.table, returned_, settings.host) {
+        if (settings.redis) {
+            RedisConfig config;
+            config.address = *settings.redis;
+            config.background = true;
+            stream_.emplace(reactor, config);
+            reader_.emplace(reactor, *stream_, *shared.redis, shared.table, shared.accounts, returned_);
+        }
+    }
+
+    void start() {
+        listener_.start();
+        scope_.spawn(publisher_.run());
+        scope_.spawn(flusher_.run());
+        if (reader_) {
+            stream_->start();
+            scope_.spawn(reader_->run());
+        }
+    }
+
+    ~Running() { scope_.cancel(); }
+
+private:
+    PgListenerConfig listener_config(const Settings& settings) {
+        PgListenerConfig config;
+        config.conninfo = settings.listen_conninfo;
+        config.channels.push_back({k_channel, &changed_});
+        if (!settings.redis) {
+            config.lock_key = k_publisher_lock;
+        }
+        return config;
+    }
+
+    Signal changed_;
+    Signal returned_;
+    Scope scope_;
+    PgListener listener_;
+    Publisher publisher_;
+    UsageFlusher flusher_;
+    std::optional<Redis> stream_;
+    std::optional<ChangeReader> reader_;
+};
+
+HostJobs::HostJobs(Reactor& reactor, Shared shared, Settings settings)
+    : reactor_(reactor), shared_(shared), settings_(std::move(settings)), scope_(reactor) {}
+
+HostJobs::~HostJobs() { stop(); }
+
+void HostJobs::start() { scope_.spawn(keep_lease()); }
+
+void HostJobs::stop() noexcept {
+    scope_.cancel();
+    running_.reset();
+    shared_.table.release_lease(settings_.pid);
+}
+
+Task<void> HostJobs::keep_lease() {
+    for (;;) {
+        const auto now = static_cast<std::uint64_t>(reactor_.now_ms());
+        const bool held = shared_.table.hold_lease(settings_.pid, now, k_lease_ms);
+        if (held && !running_) {
+            running_ = std::make_unique<Running>(reactor_, shared_, settings_);
+            running_->start();
+        } else if (!held && running_) {
+            running_.reset(); // this worker was stopped for longer than the lease lasts
+        }
+        co_await sleep_for(reactor_, k_renew_ms, true);
+    }
+}
+
+} // namespace billing

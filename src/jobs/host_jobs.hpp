@@ -1,0 +1,62 @@
+// The background work of a host, done by whichever worker holds the lease in shared memory: publish changes, follow the
+// change stream, flush usage. Every worker owns one and tries for the lease; losing or giving it up stops the work
+// where it waits.
+#pragma once
+
+#include "async/scope.hpp"
+#include "async/signal.hpp"
+#include "drivers/pg_listener.hpp"
+#include "drivers/postgres.hpp"
+#include "drivers/redis.hpp"
+#include "jobs/change_reader.hpp"
+#include "jobs/publisher.hpp"
+#include "jobs/usage_flusher.hpp"
+#include "state/account_store.hpp"
+#include "state/catalog_holder.hpp"
+#include "state/redis_cache.hpp"
+#include "state/table.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace billing {
+
+class HostJobs {
+public:
+    struct Settings {
+        std::string listen_conninfo;
+        std::optional<RedisAddress> redis;
+        std::string host; // its name, for PostgreSQL's list of instances
+        std::uint32_t pid = 0;
+    };
+    // What the worker's requests use too. `redis` may be null.
+    struct Shared {
+        Postgres& postgres;
+        RedisCache* redis;
+        Table& table;
+        AccountStore& accounts;
+        CatalogHolder& catalogs;
+    };
+
+    HostJobs(Reactor& reactor, Shared shared, Settings settings);
+    ~HostJobs();
+
+    void start();
+    // Gives the lease back, so that another worker takes over at once. Idempotent.
+    void stop() noexcept;
+
+private:
+    class Running;
+
+    Task<void> keep_lease();
+
+    Reactor& reactor_;
+    Shared shared_;
+    Settings settings_;
+    Scope scope_;
+    std::unique_ptr<Running> running_;
+};
+
+} // namespace billing

@@ -1,0 +1,94 @@
+#include "jobs/usage_flusher.hpp"
+
+#include "async/sleep.hpp"
+
+#include <vector>
+
+namespace billing {
+
+namespace {
+
+constexpr std::int64_t k_flush_ms = 1000;
+constexpr std::int64_t k_retry_ms = 500;
+constexpr std::int64_t k_sweep_turn_ms = 30'000; // a walk over the whole zone
+
+constexpr std::string_view k_flush = "SELECT billing.usage_flush($1::uuid, $2, $3, $4::bigint[], $5::smallint[], "
+                                     "$6::bigint[], $7::bigint[], $8::bigint[])";
+
+std::string uuid_text(std::span<const std::uint8_t, 16> bytes) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::string text;
+    for (const std::uint8_t byte : bytes) {
+        text += digits[byte >> 4];
+        text += digits[byte & 15];
+    }
+    return text;
+}
+
+PgParams parameters(std::string instance, const std::string& host, std::uint64_t sequence,
+                    const std::vector<UsageRow>& rows) {
+    std::vector<std::int64_t> accounts, periods, spent, returned;
+    std::vector<std::int16_t> limits;
+    for (const auto& row : rows) {
+        accounts.push_back(static_cast<std::int64_t>(row.account_id));
+        limits.push_back(static_cast<std::int16_t>(row.limit_no));
+        periods.push_back(row.period);
+        spent.push_back(row.spent);
+        returned.push_back(row.returned);
+    }
+    return PgParams{instance, host, sequence, accounts, limits, periods, spent, returned};
+}
+
+} // namespace
+
+UsageFlusher::UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host)
+    : reactor_(reactor), postgres_(postgres), table_(table), wake_(wake), host_(std::move(host)) {}
+
+Task<void> UsageFlusher::run() {
+    for (;;) {
+        sweep();
+        bool sent = true;
+        while (sent && table_.freeze()) {
+            sent = co_await flush();
+        }
+        if (sent) {
+            co_await wake_.wait(k_flush_ms);
+        } else {
+            co_await sleep_for(reactor_, k_retry_ms, true); // the same batch again, until PostgreSQL has it
+        }
+    }
+}
+
+Task<bool> UsageFlusher::flush() {
+    std::vector<UsageRow> rows;
+    std::uint64_t sequence = 0;
+    if (!table_.frozen(rows, sequence)) {
+        co_return true;
+    }
+    PgParams batch = parameters(uuid_text(table_.instance_id()), host_, sequence, rows);
+    PgResult result = co_await postgres_.query(k_flush, std::move(batch));
+    if (!result) {
+        if (result.outcome() == PgOutcome::refused) {
+            reactor_.log(LogLevel::error, "billing: PostgreSQL refuses usage batch " + std::to_string(sequence) + ": " +
+                                              result.message());
+        }
+        co_return false;
+    }
+    if (result.text(0, 0) == "gap") {
+        reactor_.log(LogLevel::error, "billing: PostgreSQL misses usage batches before " + std::to_string(sequence) +
+                                          "; was it restored from a backup?");
+        co_return false;
+    }
+    table_.acknowledge(sequence);
+    co_return true;
+}
+
+void UsageFlusher::sweep() {
+    const std::int64_t now = reactor_.now_ms();
+    const std::int64_t elapsed = swept_ms_ == 0 ? 0 : now - swept_ms_;
+    swept_ms_ = now;
+    const std::uint64_t units = table_.units();
+    table_.sweep(static_cast<std::uint32_t>(units * static_cast<std::uint64_t>(elapsed) / k_sweep_turn_ms));
+}
+
+} // namespace billing

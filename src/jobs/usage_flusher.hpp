@@ -1,0 +1,34 @@
+// Reports what this host's requests have spent, and gives back the tokens that lie idle: frozen, numbered batches that
+// PostgreSQL applies once each. Run by the worker that holds the host's lease.
+#pragma once
+
+#include "async/signal.hpp"
+#include "async/task.hpp"
+#include "drivers/postgres.hpp"
+#include "state/table.hpp"
+
+#include <string>
+
+namespace billing {
+
+class UsageFlusher {
+public:
+    // `wake`: tokens may have been freed that another host waits for.
+    UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host);
+
+    // For ever: each second, and at each wake-up.
+    Task<void> run();
+
+private:
+    Task<bool> flush();
+    void sweep();
+
+    Reactor& reactor_;
+    Postgres& postgres_;
+    Table& table_;
+    Signal& wake_;
+    std::string host_;
+    std::int64_t swept_ms_ = 0;
+};
+
+} // namespace billing

@@ -1,0 +1,108 @@
+#include "state/account_store.hpp"
+
+#include "domain/snapshot.hpp"
+#include "state/facts.hpp"
+
+#include <unordered_map>
+
+namespace billing {
+
+namespace {
+
+constexpr std::size_t k_batch = 256;
+constexpr std::size_t k_max_waiters = 4096;
+constexpr std::int64_t k_fetch_ms = 3000;
+
+constexpr std::string_view k_snapshots = "SELECT account, stamp, body FROM billing.snapshots($1::text[], $2::boolean)";
+
+} // namespace
+
+AccountStore::AccountStore(Scope& scope, Postgres& postgres, RedisCache* redis, Table& table)
+    : scope_(scope), postgres_(postgres), redis_(redis), table_(table),
+      flights_(
+          scope, [this](std::string key) { return fetch_once(std::move(key)); }, k_max_waiters),
+      reading_(
+          scope, [this](std::vector<std::string> accounts) { return read(std::move(accounts), false); }, k_batch,
+          k_max_waiters),
+      creating_(
+          scope, [this](std::vector<std::string> accounts) { return read(std::move(accounts), true); }, k_batch,
+          k_max_waiters) {}
+
+Task<Fetched> AccountStore::fetch(std::string account, Mode mode) {
+    // The mode is part of the key: who needs PostgreSQL's word must not share a look into Redis.
+    std::string key(1, static_cast<char>('0' + static_cast<int>(mode)));
+    key += account;
+    Joined<Fetched> joined = co_await flights_.join(std::move(key), k_fetch_ms);
+    co_return joined ? *joined.value : Fetched::unavailable;
+}
+
+Task<Fetched> AccountStore::fetch_once(std::string key) {
+    const Mode mode = static_cast<Mode>(key.front() - '0');
+    const std::string account = key.substr(1);
+    const std::uint32_t valid_gen = table_.valid_gen();
+    if (mode != Mode::truth && redis_ != nullptr) {
+        std::string body = co_await redis_->account(account);
+        if (!body.empty() && put(body, valid_gen)) {
+            co_return Fetched::from_redis;
+        }
+    }
+    auto& batch = mode == Mode::create ? creating_ : reading_;
+    std::optional<Row> row = co_await batch.join(account);
+    if (!row) {
+        co_return Fetched::unavailable;
+    }
+    if (!row->known) {
+        co_return Fetched::unknown;
+    }
+    if (!put(row->body, valid_gen)) {
+        co_return Fetched::unavailable;
+    }
+    if (redis_ != nullptr) {
+        // Nobody waits for the cache to be filled.
+        scope_.spawn([](RedisCache& redis, std::string name, std::uint64_t stamp, std::string body) -> Task<void> {
+            co_await redis.put_account(std::move(name), stamp, std::move(body));
+        }(*redis_, account, row->stamp, row->body));
+    }
+    co_return Fetched::from_postgres;
+}
+
+Task<std::vector<AccountStore::Row>> AccountStore::read(std::vector<std::string> accounts, bool create) {
+    PgParams parameters{accounts, create};
+    PgResult result = co_await postgres_.query(k_snapshots, std::move(parameters));
+    std::vector<Row> rows;
+    if (!result) {
+        if (result.outcome() == PgOutcome::refused) {
+            scope_.reactor().log(LogLevel::error, "billing: PostgreSQL refuses to read accounts: " + result.message() +
+                                                      "; has ngx-billing migrate been run?");
+        }
+        co_return rows;
+    }
+    std::unordered_map<std::string_view, int> found;
+    for (int row = 0; row < result.rows(); ++row) {
+        found[result.text(row, 0)] = row;
+    }
+    rows.resize(accounts.size());
+    for (std::size_t index = 0; index < accounts.size(); ++index) {
+        const auto at = found.find(accounts[index]);
+        if (at != found.end()) {
+            rows[index] = {true, static_cast<std::uint64_t>(result.integer(at->second, 1)),
+                           std::string{result.text(at->second, 2)}};
+        }
+    }
+    co_return rows;
+}
+
+bool AccountStore::apply(std::string_view body) { return put(body, table_.valid_gen()); }
+
+bool AccountStore::put(std::string_view body, std::uint32_t valid_gen) {
+    const auto snapshot = read_snapshot(body);
+    if (!snapshot) {
+        scope_.reactor().log(LogLevel::error, "billing: " + snapshot.error());
+        return false;
+    }
+    const auto decoded = facts_of(snapshot.value(), scope_.reactor().unix_ms() / 1000);
+    const AccountKey key = table_.key_of(snapshot.value().account);
+    return table_.put(key, decoded.facts, valid_gen, decoded.amounts) != Put::no_room;
+}
+
+} // namespace billing

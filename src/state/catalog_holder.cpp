@@ -1,0 +1,64 @@
+#include "state/catalog_holder.hpp"
+
+namespace billing {
+
+namespace {
+
+constexpr std::int64_t k_fetch_ms = 3000;
+constexpr std::size_t k_max_waiters = 4096;
+
+} // namespace
+
+CatalogHolder::CatalogHolder(Scope& scope, Postgres& postgres, RedisCache* redis, Table& table)
+    : scope_(scope), postgres_(postgres), redis_(redis), table_(table),
+      flights_(
+          scope, [this](int key) { return fetch_once(key); }, k_max_waiters) {}
+
+bool CatalogHolder::refresh() {
+    std::string document;
+    std::uint64_t stamp = 0;
+    if (table_.catalog_stamp() == stamp_ || !table_.read_catalog(document, stamp)) {
+        return catalog_.has_value();
+    }
+    stamp_ = stamp;
+    auto read = Catalog::read(document);
+    if (read) {
+        catalog_ = std::move(read).value();
+    } else {
+        scope_.reactor().log(LogLevel::error, "billing: " + read.error());
+    }
+    return catalog_.has_value();
+}
+
+Task<bool> CatalogHolder::fetch() {
+    Joined<bool> joined = co_await flights_.join(0, k_fetch_ms);
+    co_return joined&&* joined.value;
+}
+
+Task<bool> CatalogHolder::fetch_once(int) {
+    PgResult result = co_await postgres_.query("SELECT billing.catalog_document()");
+    if (result && result.rows() == 1) {
+        co_return put(result.text(0, 0));
+    }
+    if (result.outcome() == PgOutcome::refused) {
+        scope_.reactor().log(LogLevel::error, "billing: PostgreSQL has no catalog to read: " + result.message() +
+                                                  "; has ngx-billing migrate been run?");
+    }
+    std::string cached;
+    if (redis_ != nullptr) {
+        cached = co_await redis_->catalog();
+    }
+    co_return !cached.empty() && put(cached);
+}
+
+bool CatalogHolder::put(std::string_view document) {
+    const auto read = Catalog::read(document);
+    if (!read) {
+        scope_.reactor().log(LogLevel::error, "billing: " + read.error() + "; run ngx-billing catalog apply FILE");
+        return catalog_.has_value();
+    }
+    table_.put_catalog(read.value().stamp(), document);
+    return refresh();
+}
+
+} // namespace billing

@@ -1,0 +1,119 @@
+#include "state/quota_funding.hpp"
+
+#include <algorithm>
+
+namespace billing {
+
+namespace {
+
+constexpr std::size_t k_batch = 256;
+constexpr std::size_t k_max_waiters = 4096;
+
+// What a host takes beyond the need, far from the limit: enough for half a second at the account's present rate.
+constexpr std::uint32_t k_least_want = 64;
+constexpr std::uint32_t k_most_want = 1U << 20;
+constexpr std::int64_t k_rate_window_ms = 500;
+constexpr std::size_t k_most_appetites = 4096;
+
+constexpr std::string_view k_fund =
+    "SELECT granted, period, cap, issued, recall FROM billing.quota_fund($1::integer[], $2::bigint[], $3::smallint[], "
+    "$4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) ORDER BY ord";
+
+std::uint64_t appetite_key(std::uint64_t account_id, std::uint8_t limit_no) noexcept {
+    return account_id << 6 | limit_no; // limit numbers are below 64
+}
+
+// The arrays of one call, a row for each need.
+struct FundRows {
+    std::vector<std::int32_t> groups;
+    std::vector<std::int64_t> accounts, periods, needs, wants, spent_here;
+    std::vector<std::int16_t> limits;
+
+    void add(std::size_t group, std::uint64_t account, const QuotaFunding::Need& need, std::uint32_t want) {
+        groups.push_back(static_cast<std::int32_t>(group));
+        accounts.push_back(static_cast<std::int64_t>(account));
+        limits.push_back(need.limit_no);
+        periods.push_back(need.period);
+        needs.push_back(need.cost);
+        wants.push_back(want);
+        spent_here.push_back(0);
+    }
+
+    PgParams parameters() const { return PgParams{groups, accounts, limits, periods, needs, wants, spent_here}; }
+};
+
+} // namespace
+
+QuotaFunding::QuotaFunding(Scope& scope, Postgres& postgres, Table& table)
+    : scope_(scope), postgres_(postgres), table_(table),
+      batch_(
+          scope, [this](std::vector<Ask> asks) { return run(std::move(asks)); }, k_batch, k_max_waiters) {}
+
+Task<std::optional<QuotaFunding::Answer>> QuotaFunding::fund(Ask ask) {
+    std::optional<Answer> answer = co_await batch_.join(ask);
+    co_return answer;
+}
+
+// Only one taking beyond the need is under way for each account and limit; who comes meanwhile asks for just its need.
+std::uint32_t QuotaFunding::want(const Ask& ask, const Need& need) {
+    if (appetites_.size() >= k_most_appetites) {
+        appetites_.clear();
+    }
+    auto& appetite = appetites_[appetite_key(ask.account_id, need.limit_no)];
+    if (appetite.under_way) {
+        return need.cost;
+    }
+    const std::int64_t now = scope_.reactor().now_ms();
+    const bool hungry = appetite.want != 0 && now - appetite.last_ms < k_rate_window_ms;
+    appetite.want = hungry ? std::min(appetite.want * 2, k_most_want) : k_least_want;
+    appetite.last_ms = now;
+    appetite.under_way = true;
+    return std::max(need.cost, appetite.want);
+}
+
+Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run(std::vector<Ask> asks) {
+    FundRows rows;
+    for (std::size_t group = 0; group < asks.size(); ++group) {
+        for (std::uint32_t index = 0; index < asks[group].count; ++index) {
+            const Need& need = asks[group].needs[index];
+            rows.add(group, asks[group].account_id, need, want(asks[group], need));
+        }
+    }
+    PgResult result = co_await postgres_.query(k_fund, rows.parameters());
+    for (std::size_t index = 0; index < rows.groups.size(); ++index) {
+        const auto account = static_cast<std::uint64_t>(rows.accounts[index]);
+        appetites_[appetite_key(account, static_cast<std::uint8_t>(rows.limits[index]))].under_way = false;
+    }
+    if (!result || result.rows() != static_cast<int>(rows.groups.size())) {
+        if (result.outcome() == PgOutcome::refused) {
+            scope_.reactor().log(LogLevel::error, "billing: PostgreSQL refuses to fund quotas: " + result.message());
+        }
+        co_return std::vector<Answer>{};
+    }
+    std::vector<Answer> answers(asks.size());
+    int row = 0;
+    for (std::size_t group = 0; group < asks.size(); ++group) {
+        const Ask& ask = asks[group];
+        Answer& answer = answers[group];
+        answer.granted = ask.count > 0;
+        for (std::uint32_t index = 0; index < ask.count; ++index, ++row) {
+            const auto granted = static_cast<std::uint32_t>(result.integer(row, 0));
+            auto& line = answer.lines[index];
+            line.period = result.integer(row, 1);
+            line.unlimited = result.is_null(row, 2);
+            line.limit = static_cast<std::uint64_t>(result.integer(row, 2));
+            const auto issued = static_cast<std::uint64_t>(result.integer(row, 3));
+            line.left = line.unlimited ? k_unlimited : line.limit - std::min(line.limit, issued);
+            line.enough = granted > 0 || line.left >= ask.needs[index].cost;
+            answer.granted = answer.granted && granted > 0;
+            answer.recalled = answer.recalled || result.boolean(row, 4);
+            const std::uint8_t limit_no = ask.needs[index].limit_no;
+            if (granted > 0 && !table_.fund(ask.key, limit_no, line.period, granted, line.left, 0)) {
+                table_.add_usage(ask.account_id, limit_no, line.period, 0, granted);
+            }
+        }
+    }
+    co_return answers;
+}
+
+} // namespace billing

@@ -1,0 +1,51 @@
+// Redis as the snapshots' cache and the stream of changes: every key and command of it. Used by workers; a copy of
+// PostgreSQL's truth, never more: an older stamp never replaces a newer one, and what a restarted Redis still remembers
+// is not believed.
+#pragma once
+
+#include "async/task.hpp"
+#include "drivers/redis.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace billing {
+
+// Entries of the stream are pairs of names and texts; the first is always "kind".
+inline constexpr std::string_view k_changes_key = "billing:changes";
+
+class RedisCache {
+public:
+    explicit RedisCache(Redis& redis) noexcept : redis_(redis) {}
+
+    // The body held for the account; empty when there is none, or one from before a restart, or Redis does not answer.
+    Task<std::string> account(std::string account);
+    Task<std::string> catalog();
+
+    // True when Redis now holds this stamp or a newer one; false when nobody knows.
+    Task<bool> put_account(std::string account, std::uint64_t stamp, std::string body);
+    Task<bool> put_catalog(std::uint64_t stamp, std::string body);
+
+    // Appends to the stream; false when it is not sure that the entry is there.
+    Task<bool> announce_account(std::string account, std::uint64_t stamp, std::string body);
+    Task<bool> announce_catalog(std::uint64_t stamp, std::string body);
+    // All commits before `watermark` (unix ms of PostgreSQL's clock) stand in the stream before this entry.
+    Task<bool> heartbeat(std::int64_t watermark);
+
+    // Names this very life of Redis's memory: another after a restart, a failover or a flush, when entries of the
+    // stream may be lost. Empty when Redis does not answer.
+    Task<std::string> life();
+
+private:
+    Task<std::string> run_id();
+    Task<std::string> body_of(std::string key);
+    Task<bool> put(std::string key, std::uint64_t stamp, std::string body);
+    Task<bool> announce(RedisArgs change);
+
+    Redis& redis_;
+    std::string run_id_; // of the server behind connection number run_id_of_
+    std::uint64_t run_id_of_ = 0;
+};
+
+} // namespace billing
