@@ -1,0 +1,93 @@
+// ngx_http_billing_module: the front door. What can be configured, which phases we stand in, when processes begin and
+// end; the rooms behind each line are in src/.
+#include "nginx/ngx.hpp"
+
+#include "nginx/conf.hpp"
+#include "nginx/directives.hpp"
+#include "nginx/gate_handler.hpp"
+#include "nginx/variables.hpp"
+#include "nginx/worker.hpp"
+
+namespace {
+
+using namespace billing;
+
+constexpr ngx_uint_t k_everywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+
+constexpr ngx_command_t http_directive(ngx_str_t name, ngx_uint_t words,
+                                       char* (*set)(ngx_conf_t*, ngx_command_t*, void*)) {
+    return {name, NGX_HTTP_MAIN_CONF | words, set, NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr};
+}
+
+constexpr ngx_command_t location_directive(ngx_str_t name, ngx_uint_t words,
+                                           char* (*set)(ngx_conf_t*, ngx_command_t*, void*)) {
+    return {name, k_everywhere | words, set, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr};
+}
+
+ngx_command_t commands[] = {
+    // http
+    http_directive(ngx_string("billing_zone"), NGX_CONF_TAKE2, set_zone),          // NAME SIZE: the shared memory
+    http_directive(ngx_string("billing_postgres"), NGX_CONF_TAKE12, set_postgres), // DSN [listen=DSN]: the truth
+    http_directive(ngx_string("billing_redis"), NGX_CONF_TAKE1,
+                   set_redis), // ADDRESS: cache and stream for several hosts
+    http_directive(ngx_string("billing_catalog"), NGX_CONF_TAKE1, set_catalog), // FILE: what is for sale
+
+    // http, server, location
+    location_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode),                    // on | off
+    location_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),         // VALUE: who pays
+    location_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown), // create | free | deny
+    location_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),               // NAME... | >=NAME
+    location_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),         // NAME... [match=all|any]
+    location_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),            // NAME [cost=N|$variable]
+    location_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error),      // [stale=TIME] 503 | allow
+    location_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),             // REASON=STATUS...
+    ngx_null_command,
+};
+
+ngx_int_t push_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt handler) {
+    auto* core = static_cast<ngx_http_core_main_conf_t*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+    auto* slot = static_cast<ngx_http_handler_pt*>(ngx_array_push(&core->phases[phase].handlers));
+    if (slot == nullptr) {
+        return NGX_ERROR;
+    }
+    *slot = handler;
+    return NGX_OK;
+}
+
+ngx_int_t install_handlers(ngx_conf_t* cf) {
+    if (!main_conf(cf).gated) {
+        return NGX_OK;
+    }
+    if (push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, gate_handler) != NGX_OK) {
+        return NGX_ERROR;
+    }
+    return push_handler(cf, NGX_HTTP_LOG_PHASE, settle_handler);
+}
+
+ngx_http_module_t hooks = {
+    .preconfiguration = add_variables,
+    .postconfiguration = install_handlers,
+    .create_main_conf = create_main_conf,
+    .init_main_conf = nullptr,
+    .create_srv_conf = nullptr,
+    .merge_srv_conf = nullptr,
+    .create_loc_conf = create_loc_conf,
+    .merge_loc_conf = merge_loc_conf,
+};
+
+} // namespace
+
+ngx_module_t ngx_http_billing_module = {
+    NGX_MODULE_V1,
+    &hooks,
+    commands,
+    NGX_HTTP_MODULE,
+    nullptr,      // init_master: nginx never calls it
+    nullptr,      // init_module
+    init_process, // connections, gate and jobs of a worker begin
+    nullptr,      // init_thread
+    nullptr,      // exit_thread
+    exit_process, // and end
+    nullptr,      // exit_master
+    NGX_MODULE_V1_PADDING,
+};

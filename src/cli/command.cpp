@@ -1,0 +1,95 @@
+#include "cli/command.hpp"
+
+#include "async/poll_reactor.hpp"
+#include "drivers/address.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <fstream>
+#include <iterator>
+
+namespace billing {
+
+namespace {
+
+Result<std::string> read_dsn(const std::string& given) {
+    if (given.starts_with("env:")) {
+        const char* value = std::getenv(given.c_str() + 4);
+        if (value == nullptr) {
+            return Error{"the environment has no " + given.substr(4)};
+        }
+        return std::string{value};
+    }
+    if (given.starts_with("file:")) {
+        std::ifstream stream{given.substr(5)};
+        if (!stream) {
+            return Error{"cannot read " + given.substr(5)};
+        }
+        std::string text{std::istreambuf_iterator<char>{stream}, {}};
+        text.erase(text.find_last_not_of(" \r\n\t") + 1);
+        return text;
+    }
+    return given;
+}
+
+} // namespace
+
+int fail(ExitCode code, const std::string& what) {
+    fmt::print(stderr, "ngx-billing: {}\n", what);
+    return code;
+}
+
+std::string conninfo_of(const CommandOptions& options) {
+    const char* environment = std::getenv("BILLING_POSTGRES");
+    const std::string given = !options.dsn.empty() ? options.dsn : environment != nullptr ? environment : "";
+    if (given.empty()) {
+        fail(k_exit_usage, "no database; write --dsn 'host=... dbname=...' or set BILLING_POSTGRES");
+        return {};
+    }
+    auto text = read_dsn(given);
+    if (!text) {
+        fail(k_exit_usage, text.error());
+        return {};
+    }
+    auto resolved = resolve_postgres(text.value());
+    if (!resolved) {
+        fail(k_exit_usage, resolved.error());
+        return {};
+    }
+    return std::move(resolved).value();
+}
+
+int with_postgres(const CommandOptions& options, const std::function<Task<int>(Postgres&)>& work) {
+    const std::string conninfo = conninfo_of(options);
+    if (conninfo.empty()) {
+        return k_exit_usage;
+    }
+    PollReactor reactor{[](LogLevel level, std::string_view text) {
+        if (level >= LogLevel::warn) {
+            fmt::print(stderr, "ngx-billing: {}\n", text);
+        }
+    }};
+    PgConfig config;
+    config.conninfo = conninfo;
+    config.connections = 1;
+    config.timeout_ms = 30'000;
+    Postgres postgres{reactor, config};
+    postgres.start();
+    const int code = run(reactor, work(postgres));
+    postgres.stop();
+    return code;
+}
+
+int explain_failure(const PgResult& result) {
+    if (result.outcome() != PgOutcome::refused) {
+        return fail(k_exit_unreachable, "no answer from PostgreSQL: " + result.message());
+    }
+    const bool no_schema = result.sqlstate() == "3F000" || result.sqlstate() == "42P01" || result.sqlstate() == "42883";
+    if (no_schema) {
+        return fail(k_exit_failed, result.message() + "; run: ngx-billing migrate");
+    }
+    return fail(k_exit_failed, result.message());
+}
+
+} // namespace billing

@@ -1,0 +1,46 @@
+// What the subcommands of ngx-billing share: exit codes, output, the database.
+#pragma once
+
+#include "async/task.hpp"
+#include "drivers/postgres.hpp"
+
+#include <functional>
+#include <string>
+
+namespace billing {
+
+// Documented in --help; scripts rely on them.
+enum ExitCode : int {
+    k_exit_ok = 0,
+    k_exit_failed = 1,      // refused: unknown account, invalid value, changed migration
+    k_exit_usage = 2,       // the command line is wrong
+    k_exit_unreachable = 3, // PostgreSQL cannot be reached
+};
+
+struct CommandOptions {
+    std::string dsn; // as given: conninfo, or file:PATH, env:NAME
+    bool json = false;
+};
+
+// One line on standard error; returns the code, for `return fail(...)`.
+int fail(ExitCode code, const std::string& what);
+
+// The connection string behind --dsn, else behind the environment's BILLING_POSTGRES; resolved. Complains and returns
+// empty when there is none.
+std::string conninfo_of(const CommandOptions& options);
+
+// Connects, runs the work, returns its exit code; k_exit_unreachable when no connection comes up.
+int with_postgres(const CommandOptions& options, const std::function<Task<int>(Postgres&)>& work);
+
+// For a result that is not ok: says what PostgreSQL said, or what to do when the schema is missing. Returns the exit
+// code.
+int explain_failure(const PgResult& result);
+
+// The subcommands.
+int migrate(const CommandOptions& options, const std::string& directory, bool dry_run);
+int catalog_validate(const CommandOptions& options, const std::string& path);
+int catalog_apply(const CommandOptions& options, const std::string& path);
+int account_show(const CommandOptions& options, const std::string& account);
+int account_set(const CommandOptions& options, const std::string& account, const std::string& changes);
+
+} // namespace billing

@@ -1,0 +1,40 @@
+#include "gate/decision.hpp"
+
+#include <array>
+
+namespace billing {
+
+namespace {
+
+struct Face {
+    int status;
+    std::string_view code;
+};
+
+constexpr std::array<Face, k_reasons> k_faces = {{
+    {200, "ALLOWED"},
+    {401, "ACCOUNT_REQUIRED"},
+    {400, "INVALID_ACCOUNT"},
+    {403, "UNKNOWN_ACCOUNT"},
+    {403, "WRITE_DISABLED"},
+    {402, "MAINTENANCE"},
+    {402, "BILLING_ENFORCED"},
+    {402, "SUBSCRIPTION_INACTIVE"},
+    {403, "PLAN_REQUIRED"},
+    {403, "FEATURE_NOT_IN_PLAN"},
+    {400, "INVALID_COST"},
+    {402, "LIMIT"},
+    {503, "BILLING_UNAVAILABLE"},
+}};
+
+constexpr std::array<std::string_view, 5> k_sources = {"none", "shm", "redis", "postgres", "stale"};
+
+} // namespace
+
+int default_status(Reason reason) noexcept { return k_faces[static_cast<std::size_t>(reason)].status; }
+
+std::string_view code_of(Reason reason) noexcept { return k_faces[static_cast<std::size_t>(reason)].code; }
+
+std::string_view to_text(Source source) noexcept { return k_sources[static_cast<std::size_t>(source)]; }
+
+} // namespace billing

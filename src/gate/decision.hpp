@@ -1,0 +1,65 @@
+// What the gate decided on one request, and why. Plain data: made in gate/, shown by nginx/ (status, headers, body,
+// variables).
+#pragma once
+
+#include "domain/account.hpp"
+
+#include <cstdint>
+#include <string_view>
+
+namespace billing {
+
+// In the order in which they are asked (requirement G3); the first that refuses wins.
+enum class Reason : std::uint8_t {
+    allowed,
+    no_account,       // 401
+    invalid_account,  // 400
+    unknown_account,  // 403, where billing_unknown_account says deny, or a metered location meets one it may not create
+    write_disabled,   // 403
+    maintenance,      // 402
+    billing_enforced, // 402
+    subscription_inactive, // 402
+    plan_required,         // 403
+    feature_missing,       // 403
+    invalid_cost,          // 400
+    limit_reached,         // 402
+    unavailable,           // 503: neither cache nor database can tell
+};
+inline constexpr std::size_t k_reasons = 13;
+
+// Where the facts came from.
+enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
+
+// How a metered answer is described to the client. Units of the quota; seconds since 1970.
+struct Meter {
+    bool metered = false;
+    bool unlimited = false;
+    std::uint8_t quota = 0; // index among the location's quotas
+    std::uint64_t limit = 0;
+    std::uint64_t remaining = 0;
+    std::int64_t reset = 0; // 0 = never
+    std::uint32_t cost = 0;
+};
+
+struct Decision {
+    Reason reason = Reason::allowed;
+    Source source = Source::none;
+    Status status = Status::active;
+    std::uint8_t plan_no = 0; // 0 = not known
+    bool grace = false;       // let through although it owes, for a while
+    bool fallback = false;    // let through because the state was unknown (billing_on_error allow)
+    Meter meter;
+
+    bool allows() const noexcept { return reason == Reason::allowed; }
+};
+
+// The HTTP status that nginx answers by default.
+int default_status(Reason reason) noexcept;
+
+// As in $billing_reason and the problem's `code`, e.g. PLAN_REQUIRED; for a limit LIMIT, which the body completes by
+// its name.
+std::string_view code_of(Reason reason) noexcept;
+
+std::string_view to_text(Source source) noexcept;
+
+} // namespace billing

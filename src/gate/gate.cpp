@@ -1,0 +1,222 @@
+// The synchronous half: what a warm request runs. The other half, with everything that waits, is resolve.cpp.
+#include "gate/gate.hpp"
+
+#include <bit>
+
+namespace billing {
+
+namespace {
+
+// Up to this long without news from PostgreSQL a host's knowledge is as good as new.
+constexpr std::uint64_t k_fresh_ms = 5000;
+
+FeatureSet feature_set(const FeatureMask& mask) noexcept {
+    return FeatureSet{mask.word[1]} << 64 | FeatureSet{mask.word[0]};
+}
+
+} // namespace
+
+Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
+           std::vector<const Rules*> rules)
+    : reactor_(reactor), table_(table), catalogs_(catalogs), accounts_(accounts), funding_(funding),
+      rules_(std::move(rules)) {}
+
+bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
+    if (!bound()) {
+        return false;
+    }
+    const AccountKey key = table_.key_of(ask.account);
+    Seen seen;
+    if (!look(ask, key, seen)) {
+        if (ask.unknown == UnknownAccount::create || !table_.is_unknown(key, ask.now_ms)) {
+            return false;
+        }
+        decision = without_account(ask);
+        return true;
+    }
+    if (seen.known > Known::doubtful) {
+        return false;
+    }
+    const BoundRules& rules = bound_[ask.rules_index];
+    const Reason reason = judge(seen.view, rules, ask);
+    if (reason != Reason::allowed && seen.known != Known::fresh) {
+        return false;
+    }
+    decision = describe(seen, reason, ask);
+    if (reason != Reason::allowed || rules.quotas().empty() || !ask.charge) {
+        table_.touch(seen.view.ref);
+        return true;
+    }
+    switch (spend(seen, ask, decision, charge)) {
+    case Spend::taken:
+        return true;
+    case Spend::exhausted:
+        return seen.known == Known::fresh;
+    case Spend::short_of_tokens:
+    case Spend::gone:
+        break;
+    }
+    return false;
+}
+
+void Gate::refund(Charge& charge) noexcept { undo(charge, 0); }
+
+bool Gate::look(const Ask& ask, AccountKey key, Seen& seen) const noexcept {
+    if (!table_.find(key, seen.view)) {
+        return false;
+    }
+    seen.known = known(seen.view, ask);
+    return true;
+}
+
+Gate::Known Gate::known(const AccountView& view, const Ask& ask) const noexcept {
+    const std::uint64_t arrival = table_.watermark_arrival();
+    const std::uint64_t lag = ask.now_ms > arrival ? ask.now_ms - arrival : 0;
+    const bool override_ended = view.overrides_until != 0 && ask.now >= view.overrides_until;
+    if (view.current && !override_ended && lag <= ask.on_error.stale_ms && arrival != 0) {
+        return lag <= k_fresh_ms ? Known::fresh : Known::doubtful;
+    }
+    return lag <= ask.on_error.stale_ms && arrival != 0 ? Known::stale : Known::outdated;
+}
+
+// noexcept: memory that is out here ends the worker, which nginx replaces.
+bool Gate::rebind() noexcept {
+    if (!catalogs_.refresh()) {
+        return false;
+    }
+    bound_stamp_ = catalogs_.stamp();
+    bound_.clear();
+    for (const Rules* rules : rules_) {
+        bound_.emplace_back(*rules, *catalogs_.catalog());
+        for (const auto& name : bound_.back().unknown()) {
+            reactor_.log(LogLevel::error, "billing: the catalog in PostgreSQL has no " + name +
+                                              ", which the configuration names; run ngx-billing catalog apply FILE");
+        }
+    }
+    return true;
+}
+
+// The fixed order (G3) from the kill switch to the features; quotas come after it.
+Reason Gate::judge(const AccountView& view, const BoundRules& rules, const Ask& ask) const noexcept {
+    const auto& plan = rules.of_plan(view.plan);
+    const bool lapsed = view.until_kind != UntilKind::none && ask.now >= view.until;
+    if (ask.write && view.flags != 0) {
+        if ((view.flags & AccountFlags::k_write_disabled) != 0) {
+            return Reason::write_disabled;
+        }
+        if ((view.flags & (AccountFlags::k_maintenance_payment | AccountFlags::k_maintenance_operator)) != 0) {
+            return Reason::maintenance;
+        }
+    }
+    if ((view.flags & AccountFlags::k_deleted) != 0) {
+        return Reason::unknown_account;
+    }
+    if (lapsed && view.until_kind == UntilKind::enforcement) {
+        return Reason::billing_enforced;
+    }
+    if (!plan.free && (!is_live(view.status) || lapsed)) {
+        return Reason::subscription_inactive;
+    }
+    if (!view.has_overrides) {
+        return plan.reason;
+    }
+    return rules.with_overrides(view.plan, feature_set(view.on), feature_set(view.off));
+}
+
+Decision Gate::describe(const Seen& seen, Reason reason, const Ask& ask) const noexcept {
+    Decision decision;
+    decision.reason = reason;
+    decision.source = seen.source;
+    decision.status = seen.view.status;
+    decision.plan_no = seen.view.plan;
+    const bool owes = seen.view.until_kind == UntilKind::enforcement || seen.view.status == Status::past_due;
+    decision.grace = owes && reason == Reason::allowed && ask.now < seen.view.until;
+    return decision;
+}
+
+// All quotas of the request or none: what was taken before one fell short is put back. Never leaves the host.
+Spend Gate::spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& charge) noexcept {
+    const auto& quotas = bound_[ask.rules_index].quotas();
+    const std::uint32_t before = charge.count;
+    charge.record = seen.view.ref;
+    charge.account_id = seen.view.id;
+    for (std::size_t index = 0; index < quotas.size(); ++index) {
+        const auto& quota = quotas[index];
+        if (!quota.known) {
+            undo(charge, before);
+            return Spend::short_of_tokens;
+        }
+        const std::uint32_t paid = charge.count == 0 ? 0 : charge.paid(quota.limit_no);
+        if (paid >= ask.costs[index] || charge.count == charge.takings.size()) {
+            continue;
+        }
+        const std::uint32_t cost = ask.costs[index] - paid;
+        const std::int64_t period = periods_.at(quota.period, ask.now).number;
+        SpendOutcome outcome;
+        const Spend result = table_.spend(seen.view.ref, quota.limit_no, period, cost, ask.now_ms, outcome);
+        if (result != Spend::taken) {
+            undo(charge, before);
+            if (result == Spend::exhausted) {
+                decision.reason = Reason::limit_reached;
+                measure(seen, ask, index, outcome.remaining, decision);
+            }
+            return result;
+        }
+        charge.takings[charge.count++] = {period, cost, quota.limit_no};
+        if (index == 0) {
+            measure(seen, ask, index, outcome.remaining, decision);
+        }
+    }
+    return Spend::taken;
+}
+
+void Gate::measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uint64_t remaining,
+                   Decision& decision) const noexcept {
+    const auto& bound = bound_[ask.rules_index].quotas()[quota];
+    std::uint64_t limit = bound.by_plan[seen.view.plan];
+    if (seen.view.has_overrides) {
+        table_.limit_amount(seen.view.ref, bound.limit_no, limit);
+    }
+    auto& meter = decision.meter;
+    meter.metered = true;
+    meter.unlimited = limit == k_no_limit_amount;
+    meter.quota = static_cast<std::uint8_t>(quota);
+    meter.limit = limit;
+    meter.remaining = remaining < limit ? remaining : limit;
+    meter.reset = periods_.at(bound.period, ask.now).end;
+    meter.cost = ask.costs[quota];
+}
+
+// Gives back all takings but the first `keep`.
+void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
+    while (charge.count > keep) {
+        const Taking& taking = charge.takings[--charge.count];
+        if (!table_.refund(charge.record, taking.limit_no, taking.period, taking.cost)) {
+            const std::int64_t cost = taking.cost;
+            table_.add_usage(charge.account_id, taking.limit_no, taking.period, -cost, cost);
+        }
+    }
+}
+
+Decision Gate::without_account(const Ask& ask) const noexcept {
+    Decision decision;
+    const BoundRules& rules = bound_[ask.rules_index];
+    const std::uint8_t plan = catalogs_.catalog()->default_plan();
+    decision.plan_no = plan;
+    decision.source = Source::postgres;
+    if (ask.unknown == UnknownAccount::deny || !rules.quotas().empty()) {
+        decision.reason = Reason::unknown_account; // nothing can be counted for an account that does not exist
+    } else {
+        decision.reason = rules.of_plan(plan).reason;
+    }
+    return decision;
+}
+
+Decision Gate::cannot_tell(const Ask& ask) const noexcept {
+    Decision decision;
+    decision.reason = ask.on_error.allow ? Reason::allowed : Reason::unavailable;
+    decision.fallback = ask.on_error.allow;
+    return decision;
+}
+
+} // namespace billing

@@ -1,0 +1,105 @@
+// The gate of one worker. decide() answers from shared memory at once; where that does not hold what is needed,
+// resolve() asks Redis and PostgreSQL; refund() gives back what a failed request took. Called by nginx/gate_handler in
+// the worker.
+#pragma once
+
+#include "async/task.hpp"
+#include "gate/charge.hpp"
+#include "gate/decision.hpp"
+#include "gate/period_clock.hpp"
+#include "gate/rules.hpp"
+#include "state/account_store.hpp"
+#include "state/catalog_holder.hpp"
+#include "state/quota_funding.hpp"
+#include "state/table.hpp"
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace billing {
+
+// One request, as far as the gate cares. What it points to outlives the request's coroutine.
+struct Ask {
+    std::string_view account; // valid_account_id() holds
+    const Rules* rules = nullptr;
+    std::size_t rules_index = 0;                     // among those given to the constructor
+    std::array<std::uint32_t, k_max_quotas> costs{}; // one for each quota of the rules
+    std::int64_t now = 0;                            // unix seconds
+    std::uint64_t now_ms = 0;                        // monotonic
+    bool write = false;                              // a method that changes things
+    bool charge = true;                              // false in subrequests: rules are checked, nothing is taken
+    UnknownAccount unknown = UnknownAccount::create;
+    ErrorPolicy on_error;
+};
+
+class Gate {
+public:
+    // `rules` in the order of Ask::rules_index. All references outlive the gate.
+    Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
+         std::vector<const Rules*> rules);
+
+    // Lock-free, allocates nothing, does no I/O (but for the first request after a catalog change, which binds the
+    // rules anew). False: shared memory cannot tell; go on with resolve().
+    bool decide(const Ask& ask, Decision& decision, Charge& charge) noexcept;
+
+    // The same question with every means. Takes into `charge`, which outlives the task.
+    Task<Decision> resolve(Ask ask, Charge& charge);
+
+    // Gives back all of the charge. Later calls do nothing.
+    void refund(Charge& charge) noexcept;
+
+    // Null until one is known.
+    const Catalog* catalog() const noexcept { return catalogs_.catalog(); }
+    // After a decision with a meter: which period the quota's numbers speak of.
+    PeriodKind period_of(std::size_t rules_index, std::uint8_t quota) const noexcept {
+        return bound_[rules_index].quotas()[quota].period;
+    }
+
+private:
+    enum class Known : std::uint8_t {
+        fresh,    // decides
+        doubtful, // lets through; before it refuses, PostgreSQL is asked
+        stale,    // decides only when nobody can be asked
+        outdated, // nothing that may decide
+    };
+    // What the table held when the gate looked.
+    struct Seen {
+        AccountView view{};
+        Source source = Source::shm;
+        Known known = Known::outdated;
+    };
+
+    bool look(const Ask& ask, AccountKey key, Seen& seen) const noexcept;
+    Known known(const AccountView& view, const Ask& ask) const noexcept;
+    // True when rules are bound to the catalog that shared memory holds: one comparison, unless it has changed.
+    bool bound() noexcept { return (table_.catalog_stamp() == bound_stamp_ && bound_stamp_ != 0) || rebind(); }
+    bool rebind() noexcept;
+    Reason judge(const AccountView& view, const BoundRules& rules, const Ask& ask) const noexcept;
+    Decision describe(const Seen& seen, Reason reason, const Ask& ask) const noexcept;
+    Spend spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& charge) noexcept;
+    void measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uint64_t remaining,
+                 Decision& decision) const noexcept;
+    void undo(Charge& charge, std::uint32_t keep) noexcept;
+
+    Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);
+    Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge);
+    QuotaFunding::Ask need(const Ask& ask, AccountKey key, const Seen& seen, const Charge& charge) const noexcept;
+    Decision refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
+                          const Seen& seen) noexcept;
+    Decision without_account(const Ask& ask) const noexcept;
+    Decision cannot_tell(const Ask& ask) const noexcept;
+
+    Reactor& reactor_;
+    Table& table_;
+    CatalogHolder& catalogs_;
+    AccountStore& accounts_;
+    QuotaFunding& funding_;
+    std::vector<const Rules*> rules_;
+    std::vector<BoundRules> bound_; // in the order of rules_, for the catalog of this stamp; empty while none is known
+    std::uint64_t bound_stamp_ = 0;
+    mutable PeriodClock periods_;
+};
+
+} // namespace billing

@@ -1,0 +1,36 @@
+// How a decision is told to the client: the problem document (RFC 9457) of a refusal, and the RateLimit fields of every
+// metered answer (draft-ietf-httpapi-ratelimit-headers-10). Pure text; nginx/ sends it.
+#pragma once
+
+#include "domain/catalog.hpp"
+#include "gate/decision.hpp"
+#include "gate/rules.hpp"
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace billing {
+
+// `status` is what the client gets, which billing_codes may have changed. The catalog names the plan that would do; it
+// may be missing when nothing could be read.
+std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status);
+
+// The code in the body and in $billing_reason: LIMIT_<QUOTA> names the quota.
+std::string reason_code(const Decision& decision, const Rules& rules);
+
+// Retry-After in seconds, where waiting helps; 0 where it does not.
+std::int64_t retry_after(const Decision& decision, std::int64_t now) noexcept;
+
+struct RateLimitFields {
+    std::array<char, 128> policy_text;
+    std::array<char, 128> limit_text;
+    std::string_view policy; // "requests";q=20;w=2592000
+    std::string_view limit;  // "requests";r=3;t=86400
+};
+// False when there is nothing to say (not metered, unlimited). Allocates nothing. The views point into `fields`.
+bool rate_limit_fields(const Meter& meter, std::string_view quota, PeriodKind period, std::int64_t now,
+                       RateLimitFields& fields) noexcept;
+
+} // namespace billing

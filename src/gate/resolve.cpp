@@ -1,0 +1,147 @@
+// The other half of the gate: a request that shared memory alone could not decide. Runs as a coroutine of the request.
+#include "async/sleep.hpp"
+#include "gate/gate.hpp"
+
+namespace billing {
+
+namespace {
+
+constexpr std::uint64_t k_unknown_ms = 10'000;
+constexpr std::uint64_t k_exhausted_ms = 1000; // a flood of refused requests does not reach PostgreSQL
+constexpr std::int64_t k_recall_ms = 100;      // until other hosts have returned what they hold
+constexpr int k_most_rounds = 5;
+
+} // namespace
+
+Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
+    if (!bound()) {
+        bool known = co_await catalogs_.fetch();
+        if (!known || !bound()) {
+            co_return cannot_tell(ask);
+        }
+    }
+    const AccountKey key = table_.key_of(ask.account);
+    Seen seen;
+    Decision otherwise;
+    bool brought = co_await bring(ask, key, seen, otherwise);
+    if (!brought) {
+        co_return otherwise;
+    }
+    const Reason reason = judge(seen.view, bound_[ask.rules_index], ask);
+    if (reason != Reason::allowed || !ask.charge || bound_[ask.rules_index].quotas().empty()) {
+        co_return describe(seen, reason, ask);
+    }
+    co_return co_await pay(ask, key, seen, charge);
+}
+
+// Makes `seen` hold facts that may decide this request. False: `otherwise` is the decision.
+Task<bool> Gate::bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise) {
+    const bool found = look(ask, key, seen);
+    if (found && seen.known <= Known::doubtful) {
+        const bool lets_through = judge(seen.view, bound_[ask.rules_index], ask) == Reason::allowed;
+        if (seen.known == Known::fresh || lets_through) {
+            co_return true;
+        }
+    }
+    using Mode = AccountStore::Mode;
+    const Mode missing = ask.unknown == UnknownAccount::create ? Mode::create : Mode::cached;
+    Fetched fetched = co_await accounts_.fetch(std::string{ask.account}, found ? Mode::truth : missing);
+    if (fetched == Fetched::unknown) {
+        table_.remember_unknown(key, ask.now_ms + k_unknown_ms);
+        otherwise = without_account(ask);
+        co_return false;
+    }
+    if (fetched == Fetched::unavailable) {
+        seen.source = Source::stale;
+        otherwise = cannot_tell(ask);
+        co_return found&& seen.known <= Known::stale;
+    }
+    seen.source = fetched == Fetched::from_redis ? Source::redis : Source::postgres;
+    const bool there = table_.find(key, seen.view);
+    if (!there) {
+        otherwise = cannot_tell(ask);
+    }
+    co_return there;
+}
+
+// Takes the costs, asking PostgreSQL for tokens as long as shared memory falls short.
+Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge) {
+    bool recalled = false;
+    for (int round = 0; round < k_most_rounds; ++round) {
+        Decision decision = describe(seen, Reason::allowed, ask);
+        const Spend result = spend(seen, ask, decision, charge);
+        if (result == Spend::taken || (result == Spend::exhausted && !recalled)) {
+            co_return decision;
+        }
+        if (result == Spend::gone) {
+            const Source source = seen.source;
+            Decision otherwise;
+            bool brought = co_await bring(ask, key, seen, otherwise);
+            if (!brought) {
+                co_return otherwise;
+            }
+            seen.source = source;
+            continue;
+        }
+        const QuotaFunding::Ask asked = need(ask, key, seen, charge);
+        if (asked.count == 0) {
+            co_return cannot_tell(ask); // a quota that the catalog does not know
+        }
+        std::optional<QuotaFunding::Answer> answer = co_await funding_.fund(asked);
+        if (!answer) {
+            co_return cannot_tell(ask);
+        }
+        if (answer->granted) {
+            continue;
+        }
+        if (!answer->recalled || recalled) {
+            co_return refuse_limit(asked, *answer, ask, seen);
+        }
+        recalled = true;
+        co_await sleep_for(reactor_, k_recall_ms);
+        look(ask, key, seen);
+    }
+    co_return cannot_tell(ask);
+}
+
+QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, const Charge& charge) const noexcept {
+    QuotaFunding::Ask asked;
+    asked.key = key;
+    asked.account_id = seen.view.id;
+    const auto& quotas = bound_[ask.rules_index].quotas();
+    for (std::size_t index = 0; index < quotas.size(); ++index) {
+        if (!quotas[index].known) {
+            asked.count = 0;
+            break;
+        }
+        const std::uint32_t paid = charge.paid(quotas[index].limit_no);
+        if (ask.costs[index] > paid) {
+            asked.needs[asked.count++] = {quotas[index].limit_no, periods_.at(quotas[index].period, ask.now).number,
+                                          ask.costs[index] - paid};
+        }
+    }
+    return asked;
+}
+
+Decision Gate::refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
+                            const Seen& seen) noexcept {
+    Decision decision = describe(seen, Reason::limit_reached, ask);
+    const auto& quotas = bound_[ask.rules_index].quotas();
+    for (std::uint32_t line = 0; line < asked.count; ++line) {
+        if (answer.lines[line].enough) {
+            continue;
+        }
+        std::size_t index = 0;
+        while (quotas[index].limit_no != asked.needs[line].limit_no) {
+            ++index;
+        }
+        measure(seen, ask, index, answer.lines[line].left, decision);
+        decision.meter.limit = answer.lines[line].limit; // PostgreSQL's word on overrides is the newest
+        decision.source = Source::postgres;
+        table_.exhausted(asked.key, asked.needs[line].limit_no, answer.lines[line].period, ask.now_ms + k_exhausted_ms);
+        break;
+    }
+    return decision;
+}
+
+} // namespace billing

@@ -1,0 +1,90 @@
+#include "gate/rules.hpp"
+
+#include <algorithm>
+
+namespace billing {
+
+namespace {
+
+bool plan_fits(const Rules& rules, const Catalog& catalog, const Plan& plan) {
+    return std::all_of(rules.plans.begin(), rules.plans.end(), [&](const PlanRule& rule) {
+        if (rule.at_least) {
+            const Plan* least = catalog.plan(rule.keys.front());
+            return least != nullptr && plan.rank >= least->rank;
+        }
+        return std::find(rule.keys.begin(), rule.keys.end(), plan.key) != rule.keys.end();
+    });
+}
+
+BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
+    BoundQuota quota;
+    const Limit* limit = catalog.limit(rule.key);
+    if (limit == nullptr) {
+        return quota;
+    }
+    quota.known = true;
+    quota.limit_no = limit->no;
+    quota.period = limit->period;
+    for (const auto& plan : catalog.plans()) {
+        const Allowance allowance = plan.allowance(limit->no);
+        quota.by_plan[plan.no] = allowance.unlimited
+                                     ? k_no_limit_amount
+                                     : static_cast<std::uint64_t>(std::max<std::int64_t>(allowance.amount, 0));
+    }
+    return quota;
+}
+
+} // namespace
+
+BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
+    for (const auto& rule : rules.plans) {
+        for (const auto& key : rule.keys) {
+            if (catalog.plan(key) == nullptr) {
+                unknown_.push_back("plan \"" + key + "\"");
+            }
+        }
+    }
+    for (const auto& rule : rules.features) {
+        FeatureNeed need{{}, rule.any};
+        for (const auto& key : rule.keys) {
+            if (const auto number = catalog.feature(key)) {
+                need.features.set(*number);
+            } else {
+                unknown_.push_back("feature \"" + key + "\"");
+                // Nobody has it: an impossible need for "all", no help for "any".
+                need.features = rule.any ? need.features : FeatureSet{}.set();
+            }
+        }
+        needs_.push_back(need);
+    }
+    for (const auto& rule : rules.quotas) {
+        quotas_.push_back(bind_quota(rule, catalog));
+        if (!quotas_.back().known) {
+            unknown_.push_back("quota \"" + rule.key + "\"");
+        }
+    }
+    for (const auto& plan : catalog.plans()) {
+        fits_[plan.no] = plan_fits(rules, catalog, plan);
+        features_[plan.no] = plan.features;
+        by_plan_[plan.no] = {judge(fits_[plan.no], plan.features), plan.free, true};
+    }
+}
+
+Reason BoundRules::with_overrides(std::uint8_t plan_no, const FeatureSet& on, const FeatureSet& off) const noexcept {
+    return judge(fits_[plan_no], (features_[plan_no] | on) & ~off);
+}
+
+Reason BoundRules::judge(bool fits, const FeatureSet& features) const noexcept {
+    if (!fits) {
+        return Reason::plan_required;
+    }
+    for (const auto& need : needs_) {
+        const FeatureSet held = need.features & features;
+        if (need.any ? held.none() : held != need.features) {
+            return Reason::feature_missing;
+        }
+    }
+    return Reason::allowed;
+}
+
+} // namespace billing

@@ -1,0 +1,96 @@
+// What a location demands, by the operator's names, and the same bound to a catalog so that a request needs no look-up
+// by name. Rules are made at configuration and never change; each worker binds them anew when the catalog changes.
+#pragma once
+
+#include "domain/catalog.hpp"
+#include "gate/decision.hpp"
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace billing {
+
+// `billing_plan pro agency;` or `billing_plan >=pro;`
+struct PlanRule {
+    std::vector<std::string> keys;
+    bool at_least = false; // then keys has one entry and its rank counts
+};
+
+// `billing_feature a b;` (all) or `billing_feature a b match=any;`
+struct FeatureRule {
+    std::vector<std::string> keys;
+    bool any = false;
+};
+
+// `billing_quota requests cost=2;` A cost from a variable is evaluated by nginx/ for each request.
+struct QuotaRule {
+    std::string key;
+    std::uint32_t cost = 1;
+};
+
+// The largest cost of one request, in units.
+inline constexpr std::uint32_t k_max_cost = 1'000'000;
+// Quotas on one location.
+inline constexpr std::size_t k_max_quotas = 4;
+
+// What becomes of an account that PostgreSQL does not know.
+enum class UnknownAccount : std::uint8_t { create, free, deny };
+
+// What to do when neither cache nor database can tell.
+struct ErrorPolicy {
+    std::uint64_t stale_ms = 15 * 60 * 1000; // what was known not longer ago than this still decides
+    bool allow = false;                      // else 503
+};
+
+struct Rules {
+    std::vector<PlanRule> plans; // empty or one
+    std::vector<FeatureRule> features;
+    std::vector<QuotaRule> quotas;
+};
+
+struct BoundQuota {
+    bool known = false; // false: the catalog has no such quota, so nothing can be counted
+    std::uint8_t limit_no = 0;
+    PeriodKind period = PeriodKind::month;
+    std::array<std::uint64_t, k_max_plans> by_plan{}; // units for each period; k_no_limit_amount = unlimited
+};
+inline constexpr std::uint64_t k_no_limit_amount = ~std::uint64_t{0};
+
+class BoundRules {
+public:
+    // A name that the catalog does not know can only refuse: such a location is listed in unknown().
+    BoundRules(const Rules& rules, const Catalog& catalog);
+
+    struct PlanVerdict {
+        Reason reason = Reason::plan_required;
+        bool free = false;  // needs no live subscription
+        bool known = false; // the catalog has this plan
+    };
+
+    // For an account without overrides this is the whole answer on plan and features.
+    const PlanVerdict& of_plan(std::uint8_t plan_no) const noexcept { return by_plan_[plan_no]; }
+    // With overrides: on beats the plan, off beats both.
+    Reason with_overrides(std::uint8_t plan_no, const FeatureSet& on, const FeatureSet& off) const noexcept;
+
+    const std::vector<BoundQuota>& quotas() const noexcept { return quotas_; }
+    const std::vector<std::string>& unknown() const noexcept { return unknown_; }
+
+private:
+    Reason judge(bool plan_fits, const FeatureSet& features) const noexcept;
+
+    struct FeatureNeed {
+        FeatureSet features;
+        bool any;
+    };
+
+    std::array<PlanVerdict, k_max_plans> by_plan_{};
+    std::array<FeatureSet, k_max_plans> features_{};
+    std::array<bool, k_max_plans> fits_{};
+    std::vector<FeatureNeed> needs_;
+    std::vector<BoundQuota> quotas_;
+    std::vector<std::string> unknown_;
+};
+
+} // namespace billing

@@ -1,0 +1,159 @@
+#include "nginx/conf.hpp"
+
+namespace billing {
+
+namespace {
+
+bool sets_rules(const LocConf& conf) noexcept { return conf.plan || !conf.features.empty() || !conf.quotas.empty(); }
+
+const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
+    auto rules = std::make_unique<LocationRules>();
+    if (conf.plan) {
+        rules->rules.plans.push_back(conf.plan->rule);
+    }
+    for (const auto& feature : conf.features) {
+        rules->rules.features.push_back(feature.rule);
+    }
+    for (const auto& quota : conf.quotas) {
+        rules->rules.quotas.push_back(quota.rule);
+        rules->costs.push_back(quota.cost);
+    }
+    rules->index = main.rules.size();
+    main.rules.push_back(std::move(rules));
+    return main.rules.back().get();
+}
+
+void inherit(LocConf& conf, const LocConf& parent) {
+    if (!conf.on) {
+        conf.on = parent.on;
+        conf.on_place = parent.on_place;
+    }
+    if (conf.account == nullptr) {
+        conf.account = parent.account;
+        conf.account_from_client = parent.account_from_client;
+    }
+    conf.unknown = conf.unknown ? conf.unknown : parent.unknown;
+    conf.on_error = conf.on_error ? conf.on_error : parent.on_error;
+    conf.codes = conf.codes ? conf.codes : parent.codes;
+    conf.plan = conf.plan ? conf.plan : parent.plan;
+    if (conf.features.empty()) {
+        conf.features = parent.features;
+    }
+    if (conf.quotas.empty()) {
+        conf.quotas = parent.quotas;
+    }
+}
+
+char* complain(ngx_conf_t* cf, const ConfPlace& place, const std::string& what) {
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "billing: %s in %s:%ui", what.c_str(), place.file.c_str(), place.line);
+    return static_cast<char*>(NGX_CONF_ERROR);
+}
+
+std::string names(const std::vector<CatalogFile::PlanName>& plans) {
+    std::string text;
+    for (const auto& plan : plans) {
+        text += (text.empty() ? "" : ", ") + plan.key;
+    }
+    return text;
+}
+
+std::string names(const std::set<std::string, std::less<>>& keys) {
+    std::string text;
+    for (const auto& key : keys) {
+        text += (text.empty() ? "" : ", ") + key;
+    }
+    return text.empty() ? "none" : text;
+}
+
+// Every name a rule uses must be one that the catalog file declares.
+char* check_names(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
+    const CatalogFile& catalog = *main.catalog;
+    const std::string known = " (" + main.catalog_path + " has: ";
+    if (conf.plan) {
+        for (const auto& key : conf.plan->rule.keys) {
+            if (!catalog.has_plan(key)) {
+                return complain(cf, conf.plan->place,
+                                "no plan \"" + key + "\" in the catalog" + known + names(catalog.plans()) + ")");
+            }
+        }
+    }
+    for (const auto& feature : conf.features) {
+        for (const auto& key : feature.rule.keys) {
+            if (!catalog.features().contains(key)) {
+                return complain(cf, feature.place,
+                                "no feature \"" + key + "\" in the catalog" + known + names(catalog.features()) + ")");
+            }
+        }
+    }
+    for (const auto& quota : conf.quotas) {
+        if (!catalog.quotas().contains(quota.rule.key)) {
+            return complain(cf, quota.place,
+                            "no quota \"" + quota.rule.key + "\" in the catalog" + known + names(catalog.quotas()) +
+                                ")");
+        }
+    }
+    return NGX_CONF_OK;
+}
+
+// A level that the configuration gates must have all that a gate stands on.
+char* check_gate(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
+    const ConfPlace& place = *conf.on_place;
+    if (main.zone == nullptr) {
+        return complain(cf, place, "\"billing on\" needs shared memory; write \"billing_zone main 16m;\" in http");
+    }
+    if (main.postgres.empty()) {
+        return complain(cf, place,
+                        "\"billing on\" needs the database; write \"billing_postgres 'host=... dbname=...';\" in http");
+    }
+    if (!main.catalog) {
+        return complain(cf, place, "\"billing on\" needs the catalog; write \"billing_catalog catalog.json;\" in http");
+    }
+    if (conf.account == nullptr) {
+        return complain(cf, place,
+                        "\"billing on\" needs to know who pays; write \"billing_account $variable;\" beside it");
+    }
+    return check_names(cf, conf, main);
+}
+
+} // namespace
+
+ConfPlace ConfPlace::here(const ngx_conf_t* cf) {
+    if (cf->conf_file == nullptr || cf->conf_file->file.name.data == nullptr) {
+        return {"-g", 0};
+    }
+    return {std::string{view(cf->conf_file->file.name)}, cf->conf_file->line};
+}
+
+void* create_main_conf(ngx_conf_t* cf) {
+    return guard(cf->log, static_cast<void*>(nullptr), [cf]() -> void* { return pool_new<MainConf>(cf->pool); });
+}
+
+void* create_loc_conf(ngx_conf_t* cf) {
+    return guard(cf->log, static_cast<void*>(nullptr), [cf]() -> void* { return pool_new<LocConf>(cf->pool); });
+}
+
+char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
+    return guard(cf->log, static_cast<char*>(NGX_CONF_ERROR), [&]() -> char* {
+        const auto& from = *static_cast<const LocConf*>(parent);
+        auto& conf = *static_cast<LocConf*>(child);
+        auto& main = main_conf(cf);
+        const bool own_rules = sets_rules(conf);
+        inherit(conf, from);
+        conf.gated = conf.on.value_or(false);
+        conf.unknown_account =
+            conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);
+        conf.error_policy = conf.on_error.value_or(ErrorPolicy{});
+        conf.status_codes = conf.codes.value_or(Codes{});
+        if (!conf.gated) {
+            return NGX_CONF_OK;
+        }
+        if (char* problem = check_gate(cf, conf, main); problem != NGX_CONF_OK) {
+            return problem;
+        }
+        conf.rules = !own_rules && from.rules != nullptr ? from.rules : intern_rules(main, conf);
+        main.gated = true;
+        return NGX_CONF_OK;
+    });
+}
+
+} // namespace billing

@@ -1,0 +1,98 @@
+// The configuration as nginx holds it: one MainConf for http, one LocConf for each level. Filled by the setters in
+// directives.cpp in the master, inherited by the workers, freed with the cycle.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+#include "domain/catalog_file.hpp"
+#include "drivers/address.hpp"
+#include "gate/decision.hpp"
+#include "gate/rules.hpp"
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace billing {
+
+// Where in the configuration something was said, so that an error found later can name the line.
+struct ConfPlace {
+    std::string file;
+    ngx_uint_t line = 0;
+
+    static ConfPlace here(const ngx_conf_t* cf);
+};
+
+// A location's rules with what only nginx can evaluate. Shared by all levels that inherit them.
+struct LocationRules {
+    Rules rules;
+    std::vector<ngx_http_complex_value_t*> costs; // one for each quota; null = the constant in the rule
+    std::size_t index = 0;                        // place in MainConf::rules and among a worker's bound rules
+};
+
+struct PlacedPlan {
+    PlanRule rule;
+    ConfPlace place;
+};
+struct PlacedFeature {
+    FeatureRule rule;
+    ConfPlace place;
+};
+struct PlacedQuota {
+    QuotaRule rule;
+    ngx_http_complex_value_t* cost = nullptr;
+    ConfPlace place;
+};
+
+using Codes = std::array<std::uint16_t, k_reasons>; // 0 = the default
+
+struct MainConf {
+    ngx_shm_zone_t* zone = nullptr;
+    std::string postgres;        // resolved conninfo; holds the password
+    std::string postgres_listen; // a direct connection for LISTEN
+    std::optional<RedisAddress> redis;
+    std::optional<CatalogFile> catalog;
+    std::string catalog_path;
+    std::vector<std::unique_ptr<LocationRules>> rules;
+    bool gated = false; // some location has `billing on`
+};
+
+struct LocConf {
+    std::optional<bool> on;
+    ngx_http_complex_value_t* account = nullptr;
+    bool account_from_client = false; // a header, argument or cookie that anybody can set
+    std::optional<UnknownAccount> unknown;
+    std::optional<ErrorPolicy> on_error;
+    std::optional<Codes> codes;
+    std::optional<PlacedPlan> plan;
+    std::vector<PlacedFeature> features;
+    std::vector<PlacedQuota> quotas;
+    std::optional<ConfPlace> on_place;
+    const LocationRules* rules = nullptr; // after merge, where billing is on
+
+    // After merge: what the request path reads.
+    bool gated = false;
+    UnknownAccount unknown_account = UnknownAccount::create;
+    ErrorPolicy error_policy;
+    Codes status_codes{};
+};
+
+// nginx's hooks.
+void* create_main_conf(ngx_conf_t* cf);
+void* create_loc_conf(ngx_conf_t* cf);
+char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child);
+
+inline MainConf& main_conf(ngx_conf_t* cf) noexcept {
+    return *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_billing_module));
+}
+// Null when the cycle has no http block.
+inline MainConf* main_conf(ngx_cycle_t* cycle) noexcept {
+    return static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_billing_module));
+}
+inline LocConf& loc_conf(ngx_http_request_t* r) noexcept {
+    return *static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_billing_module));
+}
+
+} // namespace billing

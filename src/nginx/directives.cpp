@@ -1,0 +1,365 @@
+#include "nginx/directives.hpp"
+
+#include "nginx/conf.hpp"
+#include "nginx/settings.hpp"
+#include "nginx/zone.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+namespace billing {
+
+namespace {
+
+std::string_view word(const ngx_conf_t* cf, ngx_uint_t index) noexcept {
+    return view(static_cast<const ngx_str_t*>(cf->args->elts)[index]);
+}
+
+char* fail(ngx_conf_t* cf, const std::string& what) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": %s", static_cast<ngx_str_t*>(cf->args->elts), what.c_str());
+    return static_cast<char*>(NGX_CONF_ERROR);
+}
+
+char* duplicate() noexcept { return const_cast<char*>("is duplicate"); }
+
+template <class Conf, class Body>
+char* setter(ngx_conf_t* cf, void* conf, Body body) {
+    return guard(cf->log, static_cast<char*>(NGX_CONF_ERROR),
+                 [&]() -> char* { return body(*static_cast<Conf*>(conf)); });
+}
+
+std::optional<std::uint32_t> parse_cost(std::string_view text) noexcept {
+    std::uint32_t cost = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), cost);
+    if (problem != std::errc{} || end != text.data() + text.size() || cost < 1 || cost > k_max_cost) {
+        return std::nullopt;
+    }
+    return cost;
+}
+
+ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
+    auto* value = static_cast<ngx_http_complex_value_t*>(ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t)));
+    ngx_str_t source = pool_copy(cf->pool, text);
+    if (value == nullptr || source.data == nullptr) {
+        return nullptr;
+    }
+    ngx_http_compile_complex_value_t compiler{};
+    compiler.cf = cf;
+    compiler.value = &source;
+    compiler.complex_value = value;
+    return ngx_http_compile_complex_value(&compiler) == NGX_OK ? value : nullptr;
+}
+
+// What any client can write into its request, unless something in front cleans it.
+bool from_client(std::string_view value) noexcept {
+    for (const auto* prefix : {"$http_", "${http_", "$arg_", "${arg_", "$cookie_", "${cookie_"}) {
+        if (value.find(prefix) != std::string_view::npos) {
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace
+
+char* set_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
+        if (main.zone != nullptr) {
+            return duplicate();
+        }
+        ngx_str_t* words = static_cast<ngx_str_t*>(cf->args->elts);
+        const ssize_t size = ngx_parse_size(&words[2]);
+        if (size == NGX_ERROR) {
+            return fail(cf, "invalid size \"" + std::string{word(cf, 2)} + "\"; write a number with k or m, as 16m");
+        }
+        return add_zone(cf, words[1], static_cast<std::size_t>(size), main);
+    });
+}
+
+char* set_postgres(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
+        if (!main.postgres.empty()) {
+            return duplicate();
+        }
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            std::string_view text = word(cf, index);
+            const bool listen = index == 2;
+            if (listen && !text.starts_with("listen=")) {
+                return fail(cf, "the second word must be listen=DSN");
+            }
+            text.remove_prefix(listen ? std::string_view{"listen="}.size() : 0);
+            auto setting = read_setting(cf, text);
+            if (!setting) {
+                return fail(cf, setting.error());
+            }
+            auto resolved = resolve_postgres(setting.value());
+            if (!resolved) {
+                return fail(cf, resolved.error());
+            }
+            (listen ? main.postgres_listen : main.postgres) = std::move(resolved).value();
+        }
+        if (main.postgres_listen.empty()) {
+            main.postgres_listen = main.postgres;
+        }
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_redis(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
+        if (main.redis) {
+            return duplicate();
+        }
+        auto setting = read_setting(cf, word(cf, 1));
+        if (!setting) {
+            return fail(cf, setting.error());
+        }
+        auto address = resolve_redis(setting.value());
+        if (!address) {
+            return fail(cf, address.error());
+        }
+        main.redis = std::move(address).value();
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_catalog(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
+        if (main.catalog) {
+            return duplicate();
+        }
+        ngx_str_t path = static_cast<ngx_str_t*>(cf->args->elts)[1];
+        if (ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
+            return static_cast<char*>(NGX_CONF_ERROR);
+        }
+        main.catalog_path = view(path);
+        auto file = CatalogFile::load(main.catalog_path);
+        if (!file) {
+            return fail(cf, file.error());
+        }
+        main.catalog = std::move(file).value();
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_mode(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.on) {
+            return duplicate();
+        }
+        const auto mode = word(cf, 1);
+        if (mode != "on" && mode != "off") {
+            return fail(cf, "invalid mode \"" + std::string{mode} + "\"; write on or off");
+        }
+        loc.on = mode == "on";
+        loc.on_place = ConfPlace::here(cf);
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.account != nullptr) {
+            return duplicate();
+        }
+        const auto text = word(cf, 1);
+        if (text.find('$') == std::string_view::npos) {
+            return fail(cf, "\"" + std::string{text} +
+                                "\" names the same account for everybody; write a variable, as $remote_user");
+        }
+        loc.account = compile(cf, text);
+        if (loc.account == nullptr) {
+            return static_cast<char*>(NGX_CONF_ERROR);
+        }
+        loc.account_from_client = from_client(text);
+        if (loc.account_from_client) {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "\"billing_account %V\" trusts what the client sends; make sure that something in front "
+                               "sets or removes it",
+                               &static_cast<ngx_str_t*>(cf->args->elts)[1]);
+        }
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_unknown(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.unknown) {
+            return duplicate();
+        }
+        const auto text = word(cf, 1);
+        if (text == "create") {
+            loc.unknown = UnknownAccount::create;
+        } else if (text == "free") {
+            loc.unknown = UnknownAccount::free;
+        } else if (text == "deny") {
+            loc.unknown = UnknownAccount::deny;
+        } else {
+            return fail(cf, "invalid value \"" + std::string{text} + "\"; write create, free or deny");
+        }
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_plan(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.plan) {
+            return duplicate();
+        }
+        PlanRule rule;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            auto key = word(cf, index);
+            if (key.starts_with(">=")) {
+                rule.at_least = true;
+                key.remove_prefix(2);
+            }
+            if (key.empty() || (rule.at_least && cf->args->nelts != 2)) {
+                return fail(cf, "write plan names, or one >=NAME for this plan and all above it");
+            }
+            rule.keys.emplace_back(key);
+        }
+        loc.plan = PlacedPlan{std::move(rule), ConfPlace::here(cf)};
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_feature(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        FeatureRule rule;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            if (!text.starts_with("match=")) {
+                rule.keys.emplace_back(text);
+            } else if (text == "match=any" || text == "match=all") {
+                rule.any = text == "match=any";
+            } else {
+                return fail(cf, "invalid \"" + std::string{text} + "\"; write match=all or match=any");
+            }
+        }
+        if (rule.keys.empty()) {
+            return fail(cf, "write at least one feature's name");
+        }
+        loc.features.push_back({std::move(rule), ConfPlace::here(cf)});
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.quotas.size() == k_max_quotas) {
+            return fail(cf, "more than " + std::to_string(k_max_quotas) + " quotas on one location");
+        }
+        PlacedQuota quota;
+        quota.rule.key = word(cf, 1);
+        quota.place = ConfPlace::here(cf);
+        for (const auto& other : loc.quotas) {
+            if (other.rule.key == quota.rule.key) {
+                return fail(cf, "quota \"" + quota.rule.key + "\" is here already; write its cost= once");
+            }
+        }
+        if (cf->args->nelts == 3) {
+            auto text = word(cf, 2);
+            if (!text.starts_with("cost=")) {
+                return fail(cf, "unknown parameter \"" + std::string{text} + "\"; write cost=N or cost=$variable");
+            }
+            text.remove_prefix(std::string_view{"cost="}.size());
+            const auto constant = parse_cost(text);
+            if (constant) {
+                quota.rule.cost = *constant;
+            } else if (text.find('$') == std::string_view::npos) {
+                return fail(cf, "invalid cost \"" + std::string{text} + "\"; write a whole number from 1 to " +
+                                    std::to_string(k_max_cost) + " or a variable");
+            } else if (quota.cost = compile(cf, text); quota.cost == nullptr) {
+                return static_cast<char*>(NGX_CONF_ERROR);
+            }
+        }
+        loc.quotas.push_back(std::move(quota));
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_on_error(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.on_error) {
+            return duplicate();
+        }
+        ErrorPolicy policy;
+        bool decided = false;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            if (text.starts_with("stale=")) {
+                ngx_str_t time = as_ngx(text.substr(std::string_view{"stale="}.size()));
+                const ngx_int_t stale_ms = ngx_parse_time(&time, 0);
+                if (stale_ms == NGX_ERROR) {
+                    return fail(cf, "invalid time \"" + std::string{text} + "\"; write as stale=1h");
+                }
+                policy.stale_ms = static_cast<std::uint64_t>(stale_ms);
+            } else if (text == "503" || text == "allow") {
+                decided = true;
+                policy.allow = text == "allow";
+            } else {
+                return fail(cf, "invalid \"" + std::string{text} + "\"; write [stale=TIME] and then 503 or allow");
+            }
+        }
+        if (!decided) {
+            return fail(cf, "say what happens when nothing is known: write 503 or allow at the end");
+        }
+        loc.on_error = policy;
+        return NGX_CONF_OK;
+    });
+}
+
+namespace {
+
+struct CodeName {
+    std::string_view name;
+    Reason reason;
+};
+constexpr std::array<CodeName, 11> k_code_names = {{
+    {"no_account", Reason::no_account},
+    {"invalid_account", Reason::invalid_account},
+    {"unknown_account", Reason::unknown_account},
+    {"write_disabled", Reason::write_disabled},
+    {"maintenance", Reason::maintenance},
+    {"enforced", Reason::billing_enforced},
+    {"inactive", Reason::subscription_inactive},
+    {"plan", Reason::plan_required},
+    {"feature", Reason::feature_missing},
+    {"limit", Reason::limit_reached},
+    {"unavailable", Reason::unavailable},
+}};
+
+} // namespace
+
+char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.codes) {
+            return duplicate();
+        }
+        Codes codes{};
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            const auto equals = std::min(text.find('='), text.size());
+            const auto number = text.substr(std::min(equals + 1, text.size()));
+            const auto* known = std::find_if(k_code_names.begin(), k_code_names.end(),
+                                             [&](const CodeName& name) { return name.name == text.substr(0, equals); });
+            std::uint16_t code = 0;
+            const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), code);
+            if (known == k_code_names.end()) {
+                std::string list;
+                for (const auto& name : k_code_names) {
+                    list += (list.empty() ? "" : ", ") + std::string{name.name};
+                }
+                return fail(cf, "unknown reason in \"" + std::string{text} + "\"; known: " + list);
+            }
+            if (problem != std::errc{} || end != number.data() + number.size() || code < 400 || code > 599) {
+                return fail(cf, "invalid \"" + std::string{text} + "\"; write a status from 400 to 599, as limit=429");
+            }
+            codes[static_cast<std::size_t>(known->reason)] = code;
+        }
+        loc.codes = codes;
+        return NGX_CONF_OK;
+    });
+}
+
+} // namespace billing

@@ -1,0 +1,99 @@
+#include "nginx/refusal.hpp"
+
+#include "gate/problem.hpp"
+#include "nginx/worker.hpp"
+
+namespace billing {
+
+namespace {
+
+bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept {
+    auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+    if (header == nullptr) {
+        return false;
+    }
+    header->hash = 0; // until it is whole
+    const ngx_str_t copy = pool_copy(r->pool, value);
+    if (copy.data == nullptr) {
+        return false;
+    }
+    header->key = as_ngx(name);
+    header->value = copy;
+    header->lowcase_key = nullptr;
+#if (nginx_version >= 1023000)
+    header->next = nullptr;
+#endif
+    header->hash = 1;
+    return true;
+}
+
+// An operator's error_page for this status takes the place of our body.
+bool has_error_page(ngx_http_request_t* r, int status) noexcept {
+    const auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    if (core->error_pages == nullptr || (r->error_page && !core->recursive_error_pages)) {
+        return false;
+    }
+    const auto* pages = static_cast<const ngx_http_err_page_t*>(core->error_pages->elts);
+    for (ngx_uint_t index = 0; index < core->error_pages->nelts; ++index) {
+        if (pages[index].status == status) {
+            return true;
+        }
+    }
+    return false;
+}
+
+ngx_int_t send_body(ngx_http_request_t* r, int status, const std::string& body) noexcept {
+    ngx_str_t type = ngx_string("application/problem+json");
+    ngx_http_complex_value_t value{};
+    value.value = pool_copy(r->pool, body);
+    if (value.value.data == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    const ngx_int_t sent = ngx_http_send_response(r, static_cast<ngx_uint_t>(status), &type, &value);
+    ngx_http_finalize_request(r, sent);
+    return NGX_DONE;
+}
+
+} // namespace
+
+int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
+    const auto code = loc_conf(const_cast<ngx_http_request_t*>(r)).status_codes[static_cast<std::size_t>(reason)];
+    return code != 0 ? code : default_status(reason);
+}
+
+ngx_int_t refuse(ngx_http_request_t* r, const RequestRecord& record) {
+    const Decision& decision = record.decision;
+    const Rules& rules = record.rules->rules;
+    const int status = status_of(r, decision.reason);
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: refused with %d %s", status,
+                  reason_code(decision, rules).c_str());
+    bool ok = add_header(r, "Cache-Control", "no-store") && send_rate_limit_fields(r, record);
+    if (const auto wait = retry_after(decision, ngx_time()); ok && wait > 0) {
+        ok = add_header(r, "Retry-After", std::to_string(wait));
+    }
+    if (ok && decision.reason == Reason::no_account) {
+        ok = add_header(r, "WWW-Authenticate", "Bearer");
+    }
+    if (!ok) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (has_error_page(r, status)) {
+        return status;
+    }
+    return send_body(r, status, problem_body(decision, rules, Worker::current()->gate().catalog(), status));
+}
+
+bool send_rate_limit_fields(ngx_http_request_t* r, const RequestRecord& record) noexcept {
+    const Meter& meter = record.decision.meter;
+    if (!meter.metered || r != r->main) {
+        return true;
+    }
+    const PeriodKind period = Worker::current()->gate().period_of(record.rules->index, meter.quota);
+    RateLimitFields fields;
+    if (!rate_limit_fields(meter, record.rules->rules.quotas[meter.quota].key, period, ngx_time(), fields)) {
+        return true;
+    }
+    return add_header(r, "RateLimit-Policy", fields.policy) && add_header(r, "RateLimit", fields.limit);
+}
+
+} // namespace billing

@@ -1,0 +1,46 @@
+#include "nginx/settings.hpp"
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+namespace billing {
+
+namespace {
+
+std::string trimmed(const std::string& text) {
+    constexpr const char* k_space = " \t\r\n";
+    const auto first = text.find_first_not_of(k_space);
+    return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(k_space) - first + 1);
+}
+
+} // namespace
+
+Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word) {
+    if (word.starts_with("env:")) {
+        const std::string name{word.substr(4)};
+        const char* value = std::getenv(name.c_str());
+        if (value == nullptr || *value == '\0') {
+            return Error{"the environment has no " + name + "; set it where nginx is started"};
+        }
+        return std::string{value};
+    }
+    if (!word.starts_with("file:")) {
+        return std::string{word};
+    }
+    ngx_str_t path = pool_copy(cf->pool, word.substr(5));
+    if (path.data == nullptr || ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
+        return Error{"out of memory"};
+    }
+    std::ifstream stream{std::string{view(path)}, std::ios::binary};
+    if (!stream) {
+        return Error{"cannot read " + std::string{view(path)} + "; nginx's master must be able to open it"};
+    }
+    std::string value = trimmed({std::istreambuf_iterator<char>{stream}, {}});
+    if (value.empty()) {
+        return Error{std::string{view(path)} + " is empty"};
+    }
+    return value;
+}
+
+} // namespace billing

@@ -1,0 +1,14 @@
+// Settings that may be secrets: written as they are, or as file:PATH or env:NAME, so that `nginx -T` shows only where
+// they are. Read by the master, at configuration.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+#include "domain/result.hpp"
+
+namespace billing {
+
+// The value behind the word; surrounding white space of a file is dropped. Errors name the source, never the value.
+Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word);
+
+} // namespace billing

@@ -1,0 +1,111 @@
+#include "nginx/variables.hpp"
+
+#include "gate/problem.hpp"
+#include "nginx/gate_handler.hpp"
+#include "nginx/worker.hpp"
+
+#include <array>
+
+namespace billing {
+
+namespace {
+
+using Reader = std::string (*)(const RequestRecord& record);
+
+std::string plan_key(const RequestRecord& record) {
+    const Catalog* catalog = Worker::current()->gate().catalog();
+    const Plan* plan = catalog == nullptr ? nullptr : catalog->plan(record.decision.plan_no);
+    return plan == nullptr ? "" : plan->key;
+}
+
+std::string when_metered(const RequestRecord& record, std::uint64_t value) {
+    const Meter& meter = record.decision.meter;
+    return !meter.metered ? "" : meter.unlimited ? "unlimited" : std::to_string(value);
+}
+
+std::string decision_text(const RequestRecord& record) {
+    const Decision& decision = record.decision;
+    if (!decision.allows()) {
+        return "deny";
+    }
+    return decision.fallback ? "allow_fallback" : decision.grace ? "allow_grace" : "allow";
+}
+
+struct Variable {
+    std::string_view name;
+    Reader read;
+};
+
+constexpr std::array<Variable, 11> k_variables = {{
+    {"billing_account", [](const RequestRecord& record) { return std::string{record.account}; }},
+    {"billing_plan", plan_key},
+    {"billing_status",
+     [](const RequestRecord& record) {
+         return record.decision.plan_no == 0 ? "" : std::string{to_text(record.decision.status)};
+     }},
+    {"billing_decision", decision_text},
+    {"billing_reason",
+     [](const RequestRecord& record) {
+         return record.decision.allows() ? "" : reason_code(record.decision, record.rules->rules);
+     }},
+    {"billing_remaining",
+     [](const RequestRecord& record) { return when_metered(record, record.decision.meter.remaining); }},
+    {"billing_limit", [](const RequestRecord& record) { return when_metered(record, record.decision.meter.limit); }},
+    {"billing_reset",
+     [](const RequestRecord& record) {
+         const auto reset = record.decision.meter.reset;
+         return reset == 0 ? "" : std::to_string(reset);
+     }},
+    {"billing_cost",
+     [](const RequestRecord& record) {
+         std::uint64_t cost = 0;
+         for (std::uint32_t index = 0; index < record.charge.count; ++index) {
+             cost += record.charge.takings[index].cost;
+         }
+         return std::to_string(cost);
+     }},
+    {"billing_source", [](const RequestRecord& record) { return std::string{to_text(record.decision.source)}; }},
+    {"billing_grace",
+     [](const RequestRecord& record) { return record.decision.grace ? std::string{"1"} : std::string{}; }},
+}};
+
+// noexcept edge: data is the variable's place in the table.
+ngx_int_t get_variable(ngx_http_request_t* r, ngx_http_variable_value_t* value, uintptr_t data) {
+    const RequestRecord* record = find_record(r);
+    if (record == nullptr) {
+        record = r == r->main ? nullptr : find_record(r->main);
+    }
+    if (record == nullptr || record->rules == nullptr || record->waiting != nullptr) {
+        value->not_found = 1;
+        return NGX_OK;
+    }
+    return guard(r->connection->log, ngx_int_t{NGX_ERROR}, [&]() -> ngx_int_t {
+        const ngx_str_t text = pool_copy(r->pool, k_variables[data].read(*record));
+        if (text.data == nullptr) {
+            return NGX_ERROR;
+        }
+        value->data = text.data;
+        value->len = static_cast<unsigned>(text.len) & 0xfffffff;
+        value->valid = 1;
+        value->no_cacheable = 1;
+        value->not_found = 0;
+        return NGX_OK;
+    });
+}
+
+} // namespace
+
+ngx_int_t add_variables(ngx_conf_t* cf) {
+    for (std::size_t index = 0; index < k_variables.size(); ++index) {
+        ngx_str_t name = as_ngx(k_variables[index].name);
+        ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);
+        if (variable == nullptr) {
+            return NGX_ERROR;
+        }
+        variable->get_handler = get_variable;
+        variable->data = index;
+    }
+    return NGX_OK;
+}
+
+} // namespace billing

@@ -1,0 +1,36 @@
+// A request that waits at the gate for Redis or PostgreSQL. Made in the request's memory and destroyed by its cleanup
+// at the latest; a client that goes away ends the coroutine where it waits.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+#include "async/scope.hpp"
+#include "gate/gate.hpp"
+#include "nginx/gate_handler.hpp"
+
+namespace billing {
+
+class Waiting final : public Root<Decision> {
+public:
+    Waiting(ngx_http_request_t* r, RequestRecord& record, Task<Decision> task) noexcept
+        : Root<Decision>(std::move(task)), request_(r), record_(record) {}
+
+    // The decision is in the record.
+    bool over() const noexcept { return over_; }
+
+    // Takes what the coroutine came to. An exception lets nobody through.
+    void collect() noexcept;
+
+private:
+    void done() noexcept override;
+
+    ngx_http_request_t* request_;
+    RequestRecord& record_;
+    bool over_ = false;
+};
+
+// Starts resolve(). NGX_OK: decided at once, the decision is in the record; NGX_AGAIN: the handler is called again;
+// else an error.
+ngx_int_t begin_waiting(ngx_http_request_t* r, RequestRecord& record, const Ask& ask);
+
+} // namespace billing

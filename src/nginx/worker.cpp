@@ -1,0 +1,90 @@
+#include "nginx/worker.hpp"
+
+namespace billing {
+
+namespace {
+
+PgConfig postgres_config(const MainConf& conf) {
+    PgConfig config;
+    config.conninfo = conf.postgres;
+    return config;
+}
+
+RedisConfig redis_config(const MainConf& conf) {
+    RedisConfig config;
+    config.address = *conf.redis;
+    return config;
+}
+
+std::vector<const Rules*> all_rules(const MainConf& conf) {
+    std::vector<const Rules*> rules;
+    for (const auto& location : conf.rules) {
+        rules.push_back(&location->rules);
+    }
+    return rules;
+}
+
+} // namespace
+
+Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
+    : reactor_(cycle->log), scope_(reactor_), requests_(reactor_), table_(table),
+      postgres_(reactor_, postgres_config(conf)), redis_(), cache_(),
+      accounts_(scope_, postgres_, conf.redis ? &cache_.emplace(redis_.emplace(reactor_, redis_config(conf))) : nullptr,
+                table_),
+      catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
+      gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
+      jobs_(reactor_, {postgres_, cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_},
+            job_settings(cycle, conf)) {}
+
+Worker::~Worker() {
+    requests_.cancel();
+    jobs_.stop();
+    scope_.cancel();
+    if (redis_) {
+        redis_->stop();
+    }
+    postgres_.stop();
+}
+
+void Worker::start() {
+    postgres_.start();
+    if (redis_) {
+        redis_->start();
+    }
+    jobs_.start();
+}
+
+HostJobs::Settings Worker::job_settings(const ngx_cycle_t* cycle, const MainConf& conf) {
+    HostJobs::Settings settings;
+    settings.listen_conninfo = conf.postgres_listen;
+    settings.redis = conf.redis;
+    settings.host = std::string{view(cycle->hostname)};
+    settings.pid = static_cast<std::uint32_t>(ngx_pid);
+    return settings;
+}
+
+ngx_int_t init_process(ngx_cycle_t* cycle) {
+    return guard(cycle->log, ngx_int_t{NGX_ERROR}, [cycle]() -> ngx_int_t {
+        const MainConf* conf = main_conf(cycle);
+        const bool serves = ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE;
+        if (!serves || conf == nullptr || !conf->gated) {
+            return NGX_OK;
+        }
+        auto& zone = *static_cast<ZoneData*>(conf->zone->data);
+        auto table = Table::attach(zone.block.at, zone.block.bytes, *zone.lock);
+        if (!table) {
+            ngx_log_error(NGX_LOG_EMERG, cycle->log, 0, "billing: %s", table.error().c_str());
+            return NGX_ERROR;
+        }
+        Worker::current_ = new Worker{cycle, *conf, std::move(table).value()};
+        Worker::current_->start();
+        return NGX_OK;
+    });
+}
+
+void exit_process(ngx_cycle_t*) {
+    delete Worker::current_;
+    Worker::current_ = nullptr;
+}
+
+} // namespace billing

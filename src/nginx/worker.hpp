@@ -1,0 +1,68 @@
+// Everything one worker process owns: its reactor, its connections, its view of the zone, the gate and the host's jobs.
+// Made in init_process, destroyed in exit_process; there is none in the master, the cache manager and the cache loader.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+#include "async/scope.hpp"
+#include "drivers/postgres.hpp"
+#include "drivers/redis.hpp"
+#include "gate/gate.hpp"
+#include "jobs/host_jobs.hpp"
+#include "nginx/conf.hpp"
+#include "nginx/nginx_reactor.hpp"
+#include "nginx/zone.hpp"
+#include "state/account_store.hpp"
+#include "state/catalog_holder.hpp"
+#include "state/quota_funding.hpp"
+#include "state/redis_cache.hpp"
+#include "state/table.hpp"
+
+#include <optional>
+
+namespace billing {
+
+class Worker {
+public:
+    Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table);
+    ~Worker();
+
+    void start();
+
+    // This process's worker, or null where nothing is gated.
+    static Worker* current() noexcept { return current_; }
+
+    NginxReactor& reactor() noexcept { return reactor_; }
+    Table& table() noexcept { return table_; }
+    Gate& gate() noexcept { return gate_; }
+    // Requests that wait run in it; cancelled before all else ends.
+    Scope& requests() noexcept { return requests_; }
+
+private:
+    friend ngx_int_t init_process(ngx_cycle_t* cycle);
+    friend void exit_process(ngx_cycle_t* cycle);
+
+    static HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf);
+
+    static inline Worker* current_ = nullptr;
+
+    // In the order of making; destroyed from below.
+    NginxReactor reactor_;
+    Scope scope_;
+    Scope requests_;
+    Table table_;
+    Postgres postgres_;
+    std::optional<Redis> redis_;
+    std::optional<RedisCache> cache_;
+    AccountStore accounts_;
+    CatalogHolder catalogs_;
+    QuotaFunding funding_;
+    Gate gate_;
+    HostJobs jobs_;
+};
+
+// nginx's hooks.
+ngx_int_t init_process(ngx_cycle_t* cycle);
+void exit_process(ngx_cycle_t* cycle);
+
+} // namespace billing
