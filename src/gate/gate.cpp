@@ -151,14 +151,15 @@ Spend Gate::spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& 
             continue;
         }
         const std::uint32_t cost = ask.costs[index] - paid;
-        const std::int64_t period = periods_.at(quota.period, ask.now).number;
+        const std::int64_t period =
+            seen.other_periods ? seen.periods[index] : periods_.at(quota.period, ask.now).number;
         SpendOutcome outcome;
         const Spend result = table_.spend(seen.view.ref, quota.limit_no, period, cost, ask.now_ms, outcome);
         if (result != Spend::taken) {
             undo(charge, before);
             if (result == Spend::exhausted) {
                 decision.reason = Reason::limit_reached;
-                measure(seen, ask, index, outcome.remaining, decision);
+                measure(seen, ask, index, 0, decision);
             }
             return result;
         }

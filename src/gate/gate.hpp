@@ -69,6 +69,9 @@ private:
         AccountView view{};
         Source source = Source::shm;
         Known known = Known::outdated;
+        // Where PostgreSQL's clock has another period than ours, its word counts: one for each quota of the rules.
+        bool other_periods = false;
+        std::array<std::int64_t, k_max_quotas> periods{};
     };
 
     bool look(const Ask& ask, AccountKey key, Seen& seen) const noexcept;
@@ -85,6 +88,9 @@ private:
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);
     Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge);
+    std::size_t quota_of(const Ask& ask, std::uint8_t limit_no) const noexcept;
+    void take_periods(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
+                      Seen& seen) const noexcept;
     QuotaFunding::Ask need(const Ask& ask, AccountKey key, const Seen& seen, const Charge& charge) const noexcept;
     Decision refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
                           const Seen& seen) noexcept;

@@ -92,6 +92,7 @@ Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge) {
             co_return cannot_tell(ask);
         }
         if (answer->granted) {
+            take_periods(asked, *answer, ask, seen);
             continue;
         }
         if (!answer->recalled || recalled) {
@@ -123,22 +124,39 @@ QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, c
     return asked;
 }
 
+std::size_t Gate::quota_of(const Ask& ask, std::uint8_t limit_no) const noexcept {
+    const auto& quotas = bound_[ask.rules_index].quotas();
+    std::size_t index = 0;
+    while (index + 1 < quotas.size() && quotas[index].limit_no != limit_no) {
+        ++index;
+    }
+    return index;
+}
+
+void Gate::take_periods(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
+                        Seen& seen) const noexcept {
+    for (std::uint32_t line = 0; line < asked.count; ++line) {
+        seen.periods[quota_of(ask, asked.needs[line].limit_no)] = answer.lines[line].period;
+        seen.other_periods = seen.other_periods || answer.lines[line].period != asked.needs[line].period;
+    }
+}
+
 Decision Gate::refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
                             const Seen& seen) noexcept {
     Decision decision = describe(seen, Reason::limit_reached, ask);
-    const auto& quotas = bound_[ask.rules_index].quotas();
+    decision.source = Source::postgres;
     for (std::uint32_t line = 0; line < asked.count; ++line) {
-        if (answer.lines[line].enough) {
+        const auto& told = answer.lines[line];
+        if (told.enough) {
             continue;
         }
-        std::size_t index = 0;
-        while (quotas[index].limit_no != asked.needs[line].limit_no) {
-            ++index;
+        const std::uint8_t limit_no = asked.needs[line].limit_no;
+        measure(seen, ask, quota_of(ask, limit_no), told.left, decision);
+        decision.meter.limit = told.limit; // PostgreSQL's word on overrides is the newest
+        decision.meter.unlimited = false;
+        if (told.left == 0) { // for a smaller cost there may be some left
+            table_.exhausted(asked.key, limit_no, told.period, ask.now_ms + k_exhausted_ms);
         }
-        measure(seen, ask, index, answer.lines[line].left, decision);
-        decision.meter.limit = answer.lines[line].limit; // PostgreSQL's word on overrides is the newest
-        decision.source = Source::postgres;
-        table_.exhausted(asked.key, asked.needs[line].limit_no, answer.lines[line].period, ask.now_ms + k_exhausted_ms);
         break;
     }
     return decision;

@@ -10,7 +10,7 @@ using table_detail::second_line;
 
 namespace {
 
-constexpr std::uint32_t k_candidates = 64; // records looked at for a victim before the oldest of them goes
+constexpr std::uint32_t k_candidates = 1024; // records looked at for a victim before the oldest of them goes
 constexpr std::uint64_t k_top_two = std::uint64_t{3} << 62;
 
 std::uint32_t generation(std::uint32_t seq) noexcept { return seq >> 1 & 0x3ff; }
