@@ -199,7 +199,7 @@ sub _build {
 # initdb takes 0.7 s, a copy a fraction of it: done once for each version, under a lock.
 sub _template {
     my ($version) = _bin('postgres') =~ m{postgresql/([^/]+)/};
-    my $template = _build() . "/pg-template-$version";
+    my $template = _build() . "/pg-template-$version-4";
     open my $lock, '>', "$template.lock" or croak "$template.lock: $!";
     flock $lock, LOCK_EX or croak "lock: $!";
     return $template if -e "$template/PG_VERSION";
@@ -208,7 +208,7 @@ sub _template {
     chown((getpwnam 'postgres')[2, 3], $work) if $> == 0;
     my @as = _as_postgres();
     my $quiet = "$work/initdb.log";
-    system("@as " . _bin('initdb') . " -D $work/data -U postgres -A trust --no-sync --no-locale -E UTF8 >$quiet 2>&1") == 0
+    system("@as " . _bin('initdb') . " -D $work/data -U postgres -A trust --no-sync --no-locale -E UTF8 --wal-segsize=4 >$quiet 2>&1") == 0
         or croak 'initdb failed: ' . `cat $quiet`;
     system("echo 'CREATE DATABASE billing' | @as " . _bin('postgres') . " --single -F -D $work/data postgres >$quiet 2>&1") == 0
         or croak 'create database failed: ' . `cat $quiet`;

@@ -63,7 +63,8 @@ END
 # All optional:
 #   hosts => 1, redis => 1 (0: none, and no billing_redis), catalog => file or hash (conf/catalog.json), database => {options}
 #   locations, server, http => text for the standard configuration; conf => a whole one instead (same placeholders)
-#   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; start => 0: hosts are made, not started
+#   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; wrapper => [command for nginx];
+#   start => 0: hosts are made, not started
 sub new($class, %option) {
     my $self = bless {number => ++$number, directory => new_directory(), hosts => []}, $class;
     $self->{db} = Billing::Database->new(%{$option{database} // {}});
@@ -81,6 +82,7 @@ sub new($class, %option) {
             start => $option{start} // 1,
             workers => $option{workers} // 2,
             log_level => $option{log_level} // 'info',
+            wrapper => $option{wrapper},
             vars => {
                 BILLING => $billing, DSN => $self->dsn, REDIS => $self->{redis} ? $self->{redis}->address : '',
                 CATALOG => $self->{catalog}, UPSTREAM => $self->{app}->address, HTTP => $option{http} // '',

@@ -1,0 +1,142 @@
+# A mistake in the configuration is refused at `nginx -t`, and the message says what to write instead, with file and line. No network
+# is touched by it: PostgreSQL and Redis are named here and do not exist. O3, S8, O6 (secrets from files and the environment).
+use v5.36;
+use Billing::Nginx ();
+use Billing::Process qw(new_directory root slurp);
+use Billing::Test;
+use JSON::PP ();
+
+my $directory = new_directory();
+my $catalog = root() . '/conf/catalog.json';
+my $host = Billing::Nginx->new(start => 0, conf => <<'END', vars => {HTTP => '', SERVER => ''});
+%%GLOBALS%%
+events { }
+http {
+    %%HTTP_GLOBALS%%
+%%HTTP%%
+    server {
+        listen 127.0.0.1:%%PORT%%;
+%%SERVER%%
+    }
+}
+END
+
+my $zone = 'billing_zone main 4m;';
+my $postgres = q{billing_postgres "host=127.0.0.1 port=1 dbname=nowhere user=u password=canary-7f3a";};
+my $whole = "$zone $postgres billing_redis 127.0.0.1:1; billing_catalog $catalog;";
+my $gate = 'billing on; billing_account $remote_user;';
+
+# [what, in http, in server, the message; the line is where the directive stands]
+my @mistakes = (
+    ['zone too small', 'billing_zone main 64k;', '', qr/zone "main" is too small; write at least 2m.* in .*:\d+/],
+    ['zone size', 'billing_zone main lots;', '', qr/"billing_zone": invalid size "lots"; write a number with k or m, as 16m in .*:\d+/],
+    ['zone twice', "$zone $zone", '', qr/"billing_zone" directive is duplicate in .*:\d+/],
+    ['postgres: nonsense', 'billing_postgres "nonsense";', '', qr/"billing_postgres": .* in .*:\d+/],
+    ['postgres: second word', 'billing_postgres "host=127.0.0.1" slow;', '', qr/the second word must be listen=DSN in .*:\d+/],
+    ['postgres: missing variable', 'billing_postgres env:BILLING_NO_SUCH;', '', qr/the environment has no BILLING_NO_SUCH; set it where nginx is started/],
+    ['postgres: missing file', 'billing_postgres file:/nowhere/dsn;', '', qr{cannot read /nowhere/dsn}],
+    ['redis: TLS', 'billing_redis rediss://127.0.0.1:6379;', '', qr/"billing_redis": .*TLS/],
+    ['redis: nonsense', 'billing_redis host:port:more;', '', qr/"billing_redis": .* in .*:\d+/],
+    ['catalog: missing', 'billing_catalog nowhere.json;', '', qr{nowhere\.json: cannot be opened for reading in .*:\d+}],
+    ['mode', '', 'billing maybe;', qr/"billing": invalid mode "maybe"; write on or off in .*:\d+/],
+    ['account: constant', '', 'billing_account everybody;', qr/"everybody" names the same account for everybody; write a variable/],
+    ['account: no such variable', '', 'billing_account $no_such_variable;', qr/unknown "no_such_variable" variable/],
+    ['unknown accounts', '', 'billing_unknown_account maybe;', qr/invalid value "maybe"; write create, free or deny in .*:\d+/],
+    ['plan: two ranks', '', 'billing_plan >=pro free;', qr/write plan names, or one >=NAME for this plan and all above it in .*:\d+/],
+    ['feature: match', '', 'billing_feature a match=some;', qr/invalid "match=some"; write match=all or match=any in .*:\d+/],
+    ['feature: none', '', 'billing_feature match=any;', qr/write at least one feature's name in .*:\d+/],
+    ['quota: cost 0', '', 'billing_quota requests cost=0;', qr/invalid cost "0"; write a whole number from 1 to 1000000 or a variable in .*:\d+/],
+    ['quota: parameter', '', 'billing_quota requests price=2;', qr/unknown parameter "price=2"; write cost=N or cost=\$variable/],
+    ['quota: twice', '', 'billing_quota requests; billing_quota requests cost=2;', qr/quota "requests" is here already; write its cost= once/],
+    ['on_error: half', '', 'billing_on_error stale=1h;', qr/say what happens when nothing is known: write 503 or allow at the end/],
+    ['on_error: time', '', 'billing_on_error stale=soon 503;', qr/invalid time "stale=soon"; write as stale=1h/],
+    ['codes: reason', '', 'billing_codes hunger=429;', qr/unknown reason in "hunger=429"; known: .*limit/],
+    ['codes: status', '', 'billing_codes limit=200;', qr/invalid "limit=200"; write a status from 400 to 599, as limit=429/],
+    ['gate without zone', "$postgres billing_catalog $catalog;", $gate, qr/"billing on" needs shared memory; write "billing_zone main 16m;" in http in .*:\d+/],
+    ['gate without database', "$zone billing_catalog $catalog;", $gate, qr/"billing on" needs the database; write "billing_postgres .*;" in http in .*:\d+/],
+    ['gate without catalog', "$zone $postgres", $gate, qr/"billing on" needs the catalog; write "billing_catalog catalog\.json;" in http in .*:\d+/],
+    ['gate without account', $whole, 'billing on;', qr/"billing on" needs to know who pays; write "billing_account \$variable;" beside it in .*:\d+/],
+    ['rule: unknown plan', $whole, "$gate billing_plan gold;", qr/no plan "gold" in the catalog \(.*catalog\.json has: free, starter, pro, agency\) in .*:\d+/],
+    ['rule: unknown feature', $whole, "$gate billing_feature magic;", qr/no feature "magic" in the catalog \(.*advanced_projections/],
+    ['rule: unknown quota', $whole, "$gate billing_quota magic;", qr/no quota "magic" in the catalog \(.* has: requests\) in .*:\d+/],
+);
+
+for my $mistake (@mistakes) {
+    my ($what, $http, $server, $message) = $mistake->@*;
+    my ($code, $output) = $host->test_config($host->{conf}, HTTP => "    $http", SERVER => "        $server");
+    isnt $code, 0, "$what: refused";
+    like $output, $message, "$what: says what to write";
+    unlike $output, qr/canary-7f3a/, "$what: shows no password";
+}
+
+subtest 'the line is the right one' => sub {
+    my ($code, $output) = $host->test_config($host->{conf}, HTTP => "    $whole", SERVER => "$gate\n\n        billing_plan gold;");
+    my $text = slurp($host->directory . '/test.conf');
+    my ($line) = grep { (split /\n/, $text)[$_ - 1] =~ /billing_plan gold/ } 1 .. split(/\n/, $text);
+    like $output, qr/in .*test\.conf:$line$/m, 'of the rule, not of the end of its block';
+};
+
+# Syntax is told with line and column, meaning with the path of the value.
+my %wrong = (
+    'syntax' => ["{\n  \"plans\": {,}\n}\n", qr/catalog: line 2, column \d+: /],
+    'twice the same' => ['{"default_plan": "free", "default_plan": "free"}', qr/line 1, column \d+: duplicate object key/],
+    'a product for a price' => [sub ($c) { $c->{plans}{pro}{price}{month}{id} = 'prod_Q1' },
+        qr/plans\.pro\.price\.month\.id: "prod_Q1" is a Stripe product; write the id of one of its prices/],
+    'one price, two plans' => [sub ($c) { $c->{plans}{pro}{price}{month}{id} = 'price_starter_monthly' },
+        qr/plans\.starter\.price\.month\.id|plans\.pro\.price\.month\.id: is used already at plans\./],
+    'an undeclared quota' => [sub ($c) { $c->{plans}{pro}{quotas}{calls} = 5 }, qr/plans\.pro\.quotas\.calls: is not declared; declared: requests/],
+    'a negative limit' => [sub ($c) { $c->{plans}{pro}{quotas}{requests} = -1 },
+        qr/plans\.pro\.quotas\.requests: must be a whole number from 0, or null for unlimited/],
+    'a fraction' => [sub ($c) { $c->{plans}{pro}{credits}{logo} = 1.5 }, qr/plans\.pro\.credits\.logo: must be a whole number from 0/],
+    'no default' => [sub ($c) { $c->{default_plan} = 'gold' }, qr/default_plan: "gold" is no plan/],
+    'a default that costs' => [sub ($c) { $c->{default_plan} = 'pro' }, qr/default_plan: must be a plan with "free": true/],
+    'a typing error' => [sub ($c) { $c->{plans}{pro}{featuers} = [] }, qr/plans\.pro\.featuers: unknown member; known here: name, rank/],
+    'a period' => [sub ($c) { $c->{quotas}{requests}{period} = 'week' }, qr/quotas\.requests\.period: must be one of minute, hour, day, month, lifetime/],
+    'a rank' => [sub ($c) { $c->{plans}{pro}{rank} = 'high' }, qr/plans\.pro\.rank: must be a whole number from 0/],
+    'an amount' => [sub ($c) { $c->{plans}{pro}{price}{month}{amount} = '79.00' }, qr/plans\.pro\.price\.month\.amount: must be a whole number of the currency's smallest unit/],
+);
+for my $what (sort keys %wrong) {
+    my ($change, $message) = $wrong{$what}->@*;
+    my $text = $change;
+    if (ref $change) {
+        my $data = JSON::PP->new->utf8->decode(slurp($catalog));
+        $change->($data);
+        $text = JSON::PP->new->utf8->encode($data);
+    }
+    Billing::Nginx::write_file("$directory/catalog", $text);
+    my ($code, $output) = $host->test_config($host->{conf}, HTTP => "billing_catalog $directory/catalog;", SERVER => '');
+    isnt $code, 0, "S8: catalog with $what: refused by nginx -t";
+    like $output, $message, "S8: catalog with $what: says where and what";
+    my $command = Billing::Test::run_command('catalog', 'validate', "$directory/catalog");
+    is $command->{code}, 1, "S8: catalog with $what: refused by the command";
+    like $command->{err}, $message, "S8: catalog with $what: in the same words";
+}
+
+subtest 'what is right passes' => sub {
+    my ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate billing_plan >=pro; billing_feature svg_export;"
+        . ' billing_quota requests cost=$arg_n; billing_on_error stale=1h allow; billing_codes limit=429 plan=402;');
+    is $code, 0, 'a whole configuration' or diag $output;
+    unlike $output, qr/warn/, 'without a warning';
+
+    Billing::Nginx::write_file("$directory/dsn", "host=127.0.0.1 port=1 dbname=nowhere password=canary-7f3a\n");
+    local $ENV{BILLING_TEST_REDIS} = 'redis://:canary-7f3a@127.0.0.1:1/0';
+    ($code, $output) = $host->test_config($host->{conf}, SERVER => $gate,
+        HTTP => "$zone billing_postgres file:$directory/dsn; billing_redis env:BILLING_TEST_REDIS; billing_catalog $catalog;");
+    is $code, 0, 'O6: settings from a file and from the environment' or diag $output;
+    unlike $output, qr/canary-7f3a/, 'O3: which show nowhere';
+
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => 'billing on; billing_account $http_x_account;');
+    is $code, 0, 'an account from a header passes' or diag $output;
+    like $output, qr/\[warn\].*"billing_account \$http_x_account" trusts what the client sends/, 'G1: with a warning';
+
+    my $sample = slurp(root() . '/conf/nginx.conf');
+    my $module = Billing::Nginx::module_file();
+    $sample =~ s{^load_module .*$}{%%GLOBALS%%}m;
+    $sample =~ s{file:/etc/nginx/billing\.dsn}{file:$directory/dsn};
+    $sample =~ s{billing_catalog catalog\.json}{billing_catalog $catalog};
+    $sample =~ s{http \{}{http \{ %%HTTP_GLOBALS%%};
+    ($code, $output) = $host->test_config($sample);
+    is $code, 0, 'conf/nginx.conf' or diag $output;
+};
+
+done_testing;
