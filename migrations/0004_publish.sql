@@ -8,7 +8,7 @@
 CREATE FUNCTION billing.publish_claim(batch integer)
     RETURNS TABLE (id bigint, account text, version bigint, stamp bigint, body text,
                    watermark bigint, epoch integer, catalog_stamp bigint)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_now     timestamptz := clock_timestamp();

@@ -211,7 +211,7 @@ END $$;
 
 -- All or nothing, one at a time (the lock on meta). Plans that left the file stay, inactive, while accounts hold them.
 CREATE FUNCTION billing.catalog_apply(document jsonb) RETURNS jsonb LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+    SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
 DECLARE
     v_before bigint;
     v_after  bigint;

@@ -5,7 +5,7 @@ $$ SELECT pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 
 -- Everything about one account; NULL when there is none. Limits: null amount = unlimited.
 CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql STABLE
-    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+    SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
     SELECT jsonb_build_object(
         'account', a.external_id, 'id', a.id, 'plan', p.plan_key, 'plan_name', p.display_name, 'status', a.status,
         'stamp', stamp_text(m.epoch::bigint << 40 | a.ent_version), 'version', a.ent_version,
@@ -123,7 +123,7 @@ END $$;
 -- features: true | false | null (drop the override); limits: number | "unlimited" | null (drop the override).
 -- The account's row is locked first, so overrides and columns change together and in one order.
 CREATE FUNCTION billing.account_set(p_account text, p_changes jsonb, p_actor text) RETURNS jsonb LANGUAGE plpgsql VOLATILE
-    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+    SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
 DECLARE
     v_id     bigint;
     v_actor  text := current_setting('billing.actor', true);

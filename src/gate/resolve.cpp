@@ -95,7 +95,7 @@ Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge) {
             take_periods(asked, *answer, ask, seen);
             continue;
         }
-        if (!answer->recalled || recalled) {
+        if (!answer->elsewhere || recalled) {
             co_return refuse_limit(asked, *answer, ask, seen);
         }
         recalled = true;

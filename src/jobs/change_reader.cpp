@@ -13,6 +13,7 @@ constexpr std::int64_t k_block_ms = 1000;
 constexpr std::int64_t k_block_timeout_ms = 3000;
 constexpr std::int64_t k_retry_ms = 200;
 constexpr std::int64_t k_check_ms = 1000;
+constexpr std::uint64_t k_clock_step_ms = 60'000;
 
 std::string_view field(const RedisReply& fields, std::string_view name) noexcept {
     for (std::size_t index = 0; index + 1 < fields.size(); index += 2) {
@@ -111,7 +112,11 @@ void ChangeReader::apply_entry(const RedisReply& fields) {
         const auto text = field(fields, "watermark");
         std::uint64_t watermark = 0;
         std::from_chars(text.data(), text.data() + text.size(), watermark);
-        table_.put_watermark(watermark, static_cast<std::uint64_t>(reactor_.now_ms()));
+        // A transaction that was open for long makes a later watermark the smaller one: it tells nothing new. Much
+        // smaller, and PostgreSQL's clock has been set back.
+        if (watermark >= table_.watermark() || table_.watermark() - watermark > k_clock_step_ms) {
+            table_.put_watermark(watermark, static_cast<std::uint64_t>(reactor_.now_ms()));
+        }
     }
 }
 

@@ -25,6 +25,11 @@ std::string uuid_text(std::span<const std::uint8_t, 16> bytes) {
     return text;
 }
 
+// Data exceptions and broken constraints; anything else may pass the next time.
+bool breaks_a_rule(std::string_view sqlstate) noexcept {
+    return sqlstate.starts_with("22") || sqlstate.starts_with("23");
+}
+
 PgParams parameters(std::string instance, const std::string& host, std::uint64_t sequence,
                     const std::vector<UsageRow>& rows) {
     std::vector<std::int64_t> accounts, periods, spent, returned;
@@ -65,8 +70,18 @@ Task<bool> UsageFlusher::flush() {
     if (!table_.frozen(rows, sequence)) {
         co_return true;
     }
-    PgParams batch = parameters(uuid_text(table_.instance_id()), host_, sequence, rows);
+    const std::string instance = uuid_text(table_.instance_id());
+    PgParams batch = parameters(instance, host_, sequence, rows);
     PgResult result = co_await postgres_.query(k_flush, std::move(batch));
+    if (result.outcome() == PgOutcome::refused && breaks_a_rule(result.sqlstate())) {
+        // It would be refused for ever and hold up all that comes after: its place is taken by an empty one.
+        reactor_.log(LogLevel::error, "billing: usage batch " + std::to_string(sequence) + " of " +
+                                          std::to_string(rows.size()) +
+                                          " rows is dropped, its units stay issued: " + result.message());
+        rows.clear();
+        PgParams nothing = parameters(instance, host_, sequence, rows);
+        result = co_await postgres_.query(k_flush, std::move(nothing));
+    }
     if (!result) {
         if (result.outcome() == PgOutcome::refused) {
             reactor_.log(LogLevel::error, "billing: PostgreSQL refuses usage batch " + std::to_string(sequence) + ": " +

@@ -80,7 +80,12 @@ ngx_int_t get_variable(ngx_http_request_t* r, ngx_http_variable_value_t* value, 
         return NGX_OK;
     }
     return guard(r->connection->log, ngx_int_t{NGX_ERROR}, [&]() -> ngx_int_t {
-        const ngx_str_t text = pool_copy(r->pool, k_variables[data].read(*record));
+        const std::string read = k_variables[data].read(*record);
+        value->not_found = read.empty();
+        if (read.empty()) {
+            return NGX_OK;
+        }
+        const ngx_str_t text = pool_copy(r->pool, read);
         if (text.data == nullptr) {
             return NGX_ERROR;
         }
@@ -88,7 +93,6 @@ ngx_int_t get_variable(ngx_http_request_t* r, ngx_http_variable_value_t* value, 
         value->len = static_cast<unsigned>(text.len) & 0xfffffff;
         value->valid = 1;
         value->no_cacheable = 1;
-        value->not_found = 0;
         return NGX_OK;
     });
 }

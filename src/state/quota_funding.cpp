@@ -16,7 +16,7 @@ constexpr std::int64_t k_rate_window_ms = 500;
 constexpr std::size_t k_most_appetites = 4096;
 
 constexpr std::string_view k_fund =
-    "SELECT granted, period, cap, issued, recall FROM billing.quota_fund($1::integer[], $2::bigint[], $3::smallint[], "
+    "SELECT granted, period, cap, issued, used FROM billing.quota_fund($1::integer[], $2::bigint[], $3::smallint[], "
     "$4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) ORDER BY ord";
 
 std::uint64_t appetite_key(std::uint64_t account_id, std::uint8_t limit_no) noexcept {
@@ -90,30 +90,38 @@ Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run(std::vector<Ask> asks)
         }
         co_return std::vector<Answer>{};
     }
-    std::vector<Answer> answers(asks.size());
+    std::vector<Answer> answers;
     int row = 0;
-    for (std::size_t group = 0; group < asks.size(); ++group) {
-        const Ask& ask = asks[group];
-        Answer& answer = answers[group];
-        answer.granted = ask.count > 0;
-        for (std::uint32_t index = 0; index < ask.count; ++index, ++row) {
-            const auto granted = static_cast<std::uint32_t>(result.integer(row, 0));
-            auto& line = answer.lines[index];
-            line.period = result.integer(row, 1);
-            line.unlimited = result.is_null(row, 2);
-            line.limit = static_cast<std::uint64_t>(result.integer(row, 2));
-            const auto issued = static_cast<std::uint64_t>(result.integer(row, 3));
-            line.left = line.unlimited ? k_unlimited : line.limit - std::min(line.limit, issued);
-            line.enough = granted > 0 || line.left >= ask.needs[index].cost;
-            answer.granted = answer.granted && granted > 0;
-            answer.recalled = answer.recalled || result.boolean(row, 4);
-            const std::uint8_t limit_no = ask.needs[index].limit_no;
-            if (granted > 0 && !table_.fund(ask.key, limit_no, line.period, granted, line.left, 0)) {
-                table_.add_usage(ask.account_id, limit_no, line.period, 0, granted);
-            }
-        }
+    for (const Ask& ask : asks) {
+        answers.push_back(read_answer(result, row, ask));
+        row += static_cast<int>(ask.count);
     }
     co_return answers;
+}
+
+// Rows from `row` on answer this ask. What was granted goes into the table, or back where the account is not there any
+// more.
+QuotaFunding::Answer QuotaFunding::read_answer(const PgResult& result, int row, const Ask& ask) {
+    Answer answer;
+    answer.granted = true;
+    for (std::uint32_t index = 0; index < ask.count; ++index, ++row) {
+        const Need& need = ask.needs[index];
+        const auto granted = static_cast<std::uint32_t>(result.integer(row, 0));
+        const auto issued = static_cast<std::uint64_t>(result.integer(row, 3));
+        const auto used = static_cast<std::uint64_t>(result.integer(row, 4));
+        auto& line = answer.lines[index];
+        line.period = result.integer(row, 1);
+        line.unlimited = result.is_null(row, 2);
+        line.limit = static_cast<std::uint64_t>(result.integer(row, 2));
+        line.left = line.unlimited ? k_unlimited : line.limit - std::min(line.limit, issued);
+        line.enough = granted > 0 || line.left >= need.cost;
+        answer.granted = answer.granted && granted > 0;
+        answer.elsewhere = answer.elsewhere || (!line.enough && line.limit >= used + need.cost);
+        if (granted > 0 && !table_.fund(ask.key, need.limit_no, line.period, granted, line.left, 0)) {
+            table_.add_usage(ask.account_id, need.limit_no, line.period, 0, granted);
+        }
+    }
+    return answer;
 }
 
 } // namespace billing

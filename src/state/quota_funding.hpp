@@ -33,7 +33,7 @@ public:
     };
     struct Answer {
         bool granted = false;
-        bool recalled = false; // refused, but other hosts have been asked to return what they hold
+        bool elsewhere = false; // refused, but hosts may hold as much as is missing; they have been asked to return it
         struct Line {
             std::int64_t period = 0; // PostgreSQL's
             bool unlimited = false;
@@ -53,6 +53,7 @@ public:
 
 private:
     Task<std::vector<Answer>> run(std::vector<Ask> asks);
+    Answer read_answer(const PgResult& result, int row, const Ask& ask);
     std::uint32_t want(const Ask& ask, const Need& need);
 
     struct Appetite {

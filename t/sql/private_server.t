@@ -3,6 +3,7 @@ use strict;
 use warnings;
 use Test::More;
 use Billing::Database;
+use File::Temp qw(tempdir);
 
 my $db = Billing::Database->new(fsync => 1, tcp => 1)->migrate;
 is $db->psql('SHOW fsync'), 'on', 'fsync as asked';
@@ -36,10 +37,11 @@ $db->pause->stop;
 pass 'a paused server can be stopped';
 
 # A test that is killed takes its server along.
+my $place = tempdir('billing-pg-XXXXXX', TMPDIR => 1, CLEANUP => 1);    # the killed one cannot clean up
 pipe my $from, my $to;
 my $pid = fork // die;
 if (!$pid) {
-    my $own = Billing::Database->new;
+    my $own = Billing::Database->new(dir => $place);
     print {$to} $own->pid, "\n";
     close $to;
     select undef, undef, undef, 60;

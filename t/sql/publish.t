@@ -113,6 +113,30 @@ is @rows, 2, 'a claim in flight is passed over, not waited for';
 $open->commit;
 is_deeply [sort map({ $_->{id} } @rows), $theirs->[0][0]], [1, 2, 3], 'nothing is claimed twice';
 
+# The watermark is read before the scan: one that waits in front of the scan must not count as later than what commits then.
+$open->begin_work;
+$open->do('LOCK TABLE billing.snapshot_dirty IN ACCESS EXCLUSIVE MODE');
+pipe my $from, my $to;
+my $pid = fork // die;
+if (!$pid) {
+    $d = $db->dbi;
+    my ($mine) = claim();
+    print {$to} $mine->{watermark}, "\n";
+    close $to;
+    POSIX::_exit(0);
+}
+close $to;
+my $until = time + 20;
+until ($db->psql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'})) {
+    die 'the publisher never came to its scan' if time > $until;
+    select undef, undef, undef, 0.01;
+}
+my $waited = unix_ms($d);
+$open->commit;
+chomp(my $watermark = readline $from);
+waitpid $pid, 0;
+ok $watermark <= $waited, 'the watermark is older than the scan';
+
 # A restored dump: epoch_manual makes every stamp larger.
 my ($old) = $d->selectrow_array(q{SELECT stamp FROM billing.snapshots('{a}', false)});
 $d->do('UPDATE billing.meta SET epoch_manual = epoch_manual + 1');

@@ -88,4 +88,31 @@ for (@$rows) {
     ok $issued <= $cap, "$key: within the cap";
 }
 ok((grep { $_->[2] > $_->[4] * 0.9 } @$rows) > 0, 'the caps were really fought for');
+
+# A cap that is lowered while a fund waits for its row: the grant must not use the old one.
+my ($d, $holder) = ($db->dbi, $db->dbi);
+$d->do(q{SELECT billing.ensure_accounts('{late}')});
+my ($late) = $d->selectrow_array(q{SELECT id FROM billing.accounts WHERE external_id = 'late'});
+my $ask = "SELECT granted FROM billing.quota_fund('{1}', '{$late}', '{0}', '{0}', '{5}', '{5}', '{0}')";
+is $db->psql($ask), 5, 'a grant under the old cap';
+$holder->begin_work;
+$holder->do("SELECT 1 FROM billing.quota_periods WHERE account_id = $late FOR UPDATE");
+pipe my $from, my $to;
+my $pid = fork // die;
+if (!$pid) {
+    print {$to} $db->psql($ask), "\n";
+    close $to;
+    POSIX::_exit(0);
+}
+close $to;
+my $until = time + 20;
+until ($db->psql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'})) {
+    die 'the fund never came to its lock' if time > $until;
+    select undef, undef, undef, 0.01;
+}
+$d->do("INSERT INTO billing.account_limits (account_id, limit_no, amount) VALUES ($late, 0, 7)");
+$holder->commit;
+chomp(my $granted = readline $from);
+waitpid $pid, 0;
+is $granted, 0, 'a cap lowered while the fund waited is the one that counts';
 done_testing;
