@@ -207,25 +207,23 @@ TEST(TableCrash, AnywhereUnderLoadDoublesNothing) {
     std::mt19937_64 random(4);
     pid_t workers[2] = {};
     for (int round = 0; round < k_rounds; round++) {
-        for (pid_t& worker : workers) {
-            if (worker == 0) {
-                // Every other one kills itself inside a critical section, the rest is killed anywhere.
-                worker = in_child([&] {
-                    zone.lock.die_after = round % 2 == 0 ? 1 + random() % 5000 : 0;
-                    work(zone, *ledger, random() + static_cast<std::uint64_t>(getpid()));
-                });
+        for (int w : {0, 1}) {
+            if (workers[w] == 0) {
+                // The first kills itself inside a critical section, the second is killed anywhere.
+                zone.lock.die_after = w == 0 ? 1 + random() % 5000 : 0;
+                workers[w] = in_child([&] { work(zone, *ledger, static_cast<std::uint64_t>(round) * 2 + 1); });
+                zone.lock.die_after = 0;
             }
         }
-        random.discard(7);
         pid_t& victim = workers[round % 2];
         if (round % 2 == 1) {
             const std::uint64_t until = shared::load(ledger->steps) + random() % 400;
-            while (shared::load(ledger->steps) < until && waitpid(victim, nullptr, WNOHANG) == 0) {
+            while (shared::load(ledger->steps) < until && !has_ended(workers[0])) {
                 sched_yield();
             }
             kill(victim, SIGKILL);
         }
-        waitpid(victim, nullptr, 0);
+        ASSERT_TRUE(WIFSIGNALED(await(victim)));
         zone.lock.force_unlock(victim);
         victim = 0;
         ASSERT_EQ(zone.table.check(), "") << "round " << round;
@@ -237,7 +235,7 @@ TEST(TableCrash, AnywhereUnderLoadDoublesNothing) {
     for (const pid_t worker : workers) {
         if (worker != 0) {
             kill(worker, SIGKILL);
-            waitpid(worker, nullptr, 0);
+            await(worker);
             zone.lock.force_unlock(worker);
         }
     }

@@ -49,13 +49,22 @@ private:
     SharedMemory memory_{sizeof(T)};
 };
 
+// Of a child: it stays to be waited for.
+inline bool has_ended(pid_t pid) {
+    siginfo_t info{};
+    return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
 // Spins on a word in shared memory that names the holder.
 class TestLock final : public ZoneLock {
 public:
     void lock() noexcept override {
-        std::uint32_t free = 0;
-        while (!shared::swap(*word_, free, static_cast<std::uint32_t>(getpid()))) {
-            free = 0;
+        std::uint32_t holder = 0;
+        while (!shared::swap(*word_, holder, static_cast<std::uint32_t>(getpid()))) {
+            if (has_ended(static_cast<pid_t>(holder))) { // only the parent sees it
+                force_unlock(static_cast<pid_t>(holder));
+            }
+            holder = 0;
             sched_yield();
         }
     }
