@@ -44,8 +44,12 @@ Task<bool> Gate::bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise)
         }
     }
     using Mode = AccountStore::Mode;
-    const Mode missing = ask.unknown == UnknownAccount::create ? Mode::create : Mode::cached;
-    Fetched fetched = co_await accounts_.fetch(std::string{ask.account}, found ? Mode::truth : missing);
+    Mode mode = ask.unknown == UnknownAccount::create ? Mode::create : Mode::cached;
+    if (found) {
+        mode = Mode::truth;
+    }
+    std::string account{ask.account};
+    Fetched fetched = co_await accounts_.fetch(std::move(account), mode);
     if (fetched == Fetched::unknown) {
         table_.remember_unknown(key, ask.now_ms + k_unknown_ms);
         otherwise = without_account(ask);

@@ -89,7 +89,8 @@ Task<bool> RedisCache::put_catalog(std::uint64_t stamp, std::string body) {
 }
 
 Task<bool> RedisCache::put(std::string key, std::uint64_t stamp, std::string body) {
-    std::vector<std::string> keys(1, std::move(key));
+    std::vector<std::string> keys;
+    keys.push_back(std::move(key));
     const std::string run = co_await run_id();
     std::vector<std::string> arguments(1, to_hex16(stamp));
     arguments.push_back(run);
