@@ -239,7 +239,7 @@ END {
     for my $host (grep { !$_->{finished} } @hosts) {
         local $?;
         my @lines = $host->unexpected;
-        Test::More::diag(join "\n", "$host->{name} was not finished; its log:", @lines ? @lines : ($host->log_lines)[-5 .. -1]) if $host->{process};
+        Test::More::diag(join "\n", "$host->{name} was not finished; its log:", @lines ? @lines : grep({ defined } ($host->log_lines)[-5 .. -1])) if $host->{process};
     }
 }
 
