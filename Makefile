@@ -17,7 +17,7 @@ SHELL := /bin/bash
 
 ifdef SANITIZE
 OUT := $(BUILD)/asan
-SANITIZER := -O1 -U_FORTIFY_SOURCE -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr -Wno-error
+SANITIZER := -O0 -U_FORTIFY_SOURCE -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr -Wno-error
 else
 OUT := $(BUILD)
 SANITIZER :=
@@ -76,7 +76,7 @@ $(OUT)/nginx/Makefile: $(BUILD)/nginx/Makefile
 	@sed 's,$(BUILD)/nginx,$(OUT)/nginx,g' $< > $@
 endif
 
-$(OUT)/nginx/flags: $(OUT)/nginx/Makefile
+$(OUT)/nginx/flags: $(OUT)/nginx/Makefile Makefile
 	@{ grep '^CFLAGS' $<; grep -v NGX_CONFIGURE $(<D)/ngx_auto_config.h; tail -1 $(BUILD)/inputs; echo '$(SANITIZER)'; } > $@.new; \
 	    $(call if_changed,$@)
 
@@ -113,7 +113,9 @@ $(OUT)/ngx-billing: $(CORE_OBJECTS) $(COMMAND_OBJECTS) $(OUT)/objects
 $(OUT)/unit-tests: $(CORE_OBJECTS) $(UNIT_OBJECTS) $(OUT)/objects
 	@$(CXX) $(SANITIZER) -o $@.new $(filter %.o,$^) -lgtest_main -lgtest $(LIBRARIES) && mv $@.new $@ && echo "built $(@:$(CURDIR)/%=%)"
 
-$(OUT)/obj/%.o: %.cpp Makefile
+$(shell echo '$(CXX) $(OURS)' > $(OUT)/flags.new; $(call if_changed,$(OUT)/flags))
+
+$(OUT)/obj/%.o: %.cpp $(OUT)/flags
 	@mkdir -p $(@D)
 	@echo "compile $<"
 	@$(CXX) $(OURS) -c -o $@ $<

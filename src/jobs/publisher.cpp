@@ -9,6 +9,7 @@ namespace {
 
 constexpr int k_batch = 500;
 constexpr std::int64_t k_beat_ms = 500;
+constexpr int k_patient_rounds = 20; // a worker that is being replaced keeps the lock for a moment
 // A round that took longer says nothing about now: its watermark would arrive as news although it is old.
 constexpr std::int64_t k_slow_round_ms = 2000;
 
@@ -28,7 +29,7 @@ struct Publisher::Round {
 Publisher::Publisher(Reactor& reactor, Postgres& postgres, const PgListener& listener, Signal& wake, RedisCache* redis,
                      Table& table, AccountStore& accounts, CatalogHolder& catalogs)
     : reactor_(reactor), postgres_(postgres), listener_(listener), wake_(wake), redis_(redis), table_(table),
-      accounts_(accounts), catalogs_(catalogs) {}
+      accounts_(accounts), catalogs_(catalogs), trouble_(reactor) {}
 
 Task<void> Publisher::run() {
     for (;;) {
@@ -45,13 +46,11 @@ Task<void> Publisher::run() {
 // Without Redis two publishers would split the changes between their hosts: the session lock lets one of them be.
 bool Publisher::may_publish() {
     if (redis_ != nullptr || listener_.holds_lock()) {
-        refused_ = false;
+        rounds_without_lock_ = 0;
         return true;
     }
-    if (listener_.listening() && !refused_) {
-        refused_ = true;
-        reactor_.log(LogLevel::error,
-                     "billing: another nginx keeps this database's changes to itself; hosts that share a "
+    if (listener_.listening() && ++rounds_without_lock_ > k_patient_rounds) {
+        trouble_.say("another nginx keeps this database's changes to itself; hosts that share a "
                      "database need billing_redis on each of them");
     }
     return false;
@@ -64,11 +63,12 @@ Task<bool> Publisher::round() {
     PgResult claimed = co_await postgres_.query(k_claim, std::move(parameters));
     if (!claimed || claimed.rows() == 0) {
         if (claimed.outcome() == PgOutcome::refused) {
-            reactor_.log(LogLevel::error, "billing: PostgreSQL refuses to tell changes: " + claimed.message() +
-                                              "; has ngx-billing migrate been run?");
+            trouble_.say("PostgreSQL refuses to tell changes: " + claimed.message() +
+                         "; has ngx-billing migrate been run?");
         }
         co_return false;
     }
+    trouble_.settled();
     Round round;
     bool told = co_await publish(claimed, round);
     if (!told) {

@@ -4,6 +4,7 @@
 // snapshots ordered by stamp.
 #pragma once
 
+#include "async/complaint.hpp"
 #include "async/signal.hpp"
 #include "async/task.hpp"
 #include "drivers/pg_listener.hpp"
@@ -42,7 +43,8 @@ private:
     AccountStore& accounts_;
     CatalogHolder& catalogs_;
     std::uint64_t published_catalog_ = 0;
-    bool refused_ = false; // has been logged
+    int rounds_without_lock_ = 0;
+    Complaint trouble_;
 };
 
 } // namespace billing

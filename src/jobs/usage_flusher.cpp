@@ -47,7 +47,7 @@ PgParams parameters(std::string instance, const std::string& host, std::uint64_t
 } // namespace
 
 UsageFlusher::UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host)
-    : reactor_(reactor), postgres_(postgres), table_(table), wake_(wake), host_(std::move(host)) {}
+    : reactor_(reactor), postgres_(postgres), table_(table), wake_(wake), host_(std::move(host)), trouble_(reactor) {}
 
 Task<void> UsageFlusher::run() {
     for (;;) {
@@ -84,16 +84,16 @@ Task<bool> UsageFlusher::flush() {
     }
     if (!result) {
         if (result.outcome() == PgOutcome::refused) {
-            reactor_.log(LogLevel::error, "billing: PostgreSQL refuses usage batch " + std::to_string(sequence) + ": " +
-                                              result.message());
+            trouble_.say("PostgreSQL refuses usage batch " + std::to_string(sequence) + ": " + result.message());
         }
         co_return false;
     }
     if (result.text(0, 0) == "gap") {
-        reactor_.log(LogLevel::error, "billing: PostgreSQL misses usage batches before " + std::to_string(sequence) +
-                                          "; was it restored from a backup?");
+        trouble_.say("PostgreSQL misses usage batches before " + std::to_string(sequence) +
+                     "; was it restored from a backup?");
         co_return false;
     }
+    trouble_.settled();
     table_.acknowledge(sequence);
     co_return true;
 }

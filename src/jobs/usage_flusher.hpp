@@ -2,6 +2,7 @@
 // PostgreSQL applies once each. Run by the worker that holds the host's lease.
 #pragma once
 
+#include "async/complaint.hpp"
 #include "async/signal.hpp"
 #include "async/task.hpp"
 #include "drivers/postgres.hpp"
@@ -28,6 +29,7 @@ private:
     Table& table_;
     Signal& wake_;
     std::string host_;
+    Complaint trouble_;
     std::int64_t swept_ms_ = 0;
 };
 

@@ -18,7 +18,7 @@ constexpr std::string_view k_snapshots = "SELECT account, stamp, body FROM billi
 } // namespace
 
 AccountStore::AccountStore(Scope& scope, Postgres& postgres, RedisCache* redis, Table& table)
-    : scope_(scope), postgres_(postgres), redis_(redis), table_(table),
+    : scope_(scope), postgres_(postgres), redis_(redis), table_(table), trouble_(scope.reactor()),
       flights_(
           scope, [this](std::string key) { return fetch_once(std::move(key)); }, k_max_waiters),
       reading_(
@@ -72,11 +72,12 @@ Task<std::vector<AccountStore::Row>> AccountStore::read(std::vector<std::string>
     std::vector<Row> rows;
     if (!result) {
         if (result.outcome() == PgOutcome::refused) {
-            scope_.reactor().log(LogLevel::error, "billing: PostgreSQL refuses to read accounts: " + result.message() +
-                                                      "; has ngx-billing migrate been run?");
+            trouble_.say("PostgreSQL refuses to read accounts: " + result.message() +
+                         "; has ngx-billing migrate been run?");
         }
         co_return rows;
     }
+    trouble_.settled();
     std::unordered_map<std::string_view, int> found;
     for (int row = 0; row < result.rows(); ++row) {
         found[result.text(row, 0)] = row;
@@ -97,7 +98,7 @@ bool AccountStore::apply(std::string_view body) { return put(body, table_.valid_
 bool AccountStore::put(std::string_view body, std::uint32_t valid_gen) {
     const auto snapshot = read_snapshot(body);
     if (!snapshot) {
-        scope_.reactor().log(LogLevel::error, "billing: " + snapshot.error());
+        trouble_.say("an account cannot be read: " + snapshot.error());
         return false;
     }
     const auto decoded = facts_of(snapshot.value(), scope_.reactor().unix_ms() / 1000);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "async/batch.hpp"
+#include "async/complaint.hpp"
 #include "async/single_flight.hpp"
 #include "async/task.hpp"
 #include "drivers/postgres.hpp"
@@ -55,6 +56,7 @@ private:
     Postgres& postgres_;
     RedisCache* redis_;
     Table& table_;
+    Complaint trouble_;
     SingleFlight<std::string, Fetched> flights_;
     Batch<std::string, Row> reading_;
     Batch<std::string, Row> creating_;

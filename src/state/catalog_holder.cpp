@@ -10,7 +10,7 @@ constexpr std::size_t k_max_waiters = 4096;
 } // namespace
 
 CatalogHolder::CatalogHolder(Scope& scope, Postgres& postgres, RedisCache* redis, Table& table)
-    : scope_(scope), postgres_(postgres), redis_(redis), table_(table),
+    : scope_(scope), postgres_(postgres), redis_(redis), table_(table), trouble_(scope.reactor()),
       flights_(
           scope, [this](int key) { return fetch_once(key); }, k_max_waiters) {}
 
@@ -25,7 +25,7 @@ bool CatalogHolder::refresh() {
     if (read) {
         catalog_ = std::move(read).value();
     } else {
-        scope_.reactor().log(LogLevel::error, "billing: " + read.error());
+        trouble_.say(read.error());
     }
     return catalog_.has_value();
 }
@@ -41,8 +41,7 @@ Task<bool> CatalogHolder::fetch_once(int) {
         co_return put(result.text(0, 0));
     }
     if (result.outcome() == PgOutcome::refused) {
-        scope_.reactor().log(LogLevel::error, "billing: PostgreSQL has no catalog to read: " + result.message() +
-                                                  "; has ngx-billing migrate been run?");
+        trouble_.say("PostgreSQL has no catalog to read: " + result.message() + "; has ngx-billing migrate been run?");
     }
     std::string cached;
     if (redis_ != nullptr) {
@@ -54,9 +53,10 @@ Task<bool> CatalogHolder::fetch_once(int) {
 bool CatalogHolder::put(std::string_view document) {
     const auto read = Catalog::read(document);
     if (!read) {
-        scope_.reactor().log(LogLevel::error, "billing: " + read.error() + "; run ngx-billing catalog apply FILE");
+        trouble_.say(read.error() + "; run ngx-billing catalog apply FILE");
         return catalog_.has_value();
     }
+    trouble_.settled();
     table_.put_catalog(read.value().stamp(), document);
     return refresh();
 }

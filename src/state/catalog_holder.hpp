@@ -1,6 +1,7 @@
 // The catalog of one worker, read from the copy in shared memory, which the jobs keep as new as PostgreSQL's.
 #pragma once
 
+#include "async/complaint.hpp"
 #include "async/single_flight.hpp"
 #include "async/task.hpp"
 #include "domain/catalog.hpp"
@@ -38,6 +39,7 @@ private:
     Table& table_;
     std::optional<Catalog> catalog_;
     std::uint64_t stamp_ = 0;
+    Complaint trouble_;
     SingleFlight<int, bool> flights_;
 };
 

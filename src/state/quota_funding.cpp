@@ -45,7 +45,7 @@ struct FundRows {
 } // namespace
 
 QuotaFunding::QuotaFunding(Scope& scope, Postgres& postgres, Table& table)
-    : scope_(scope), postgres_(postgres), table_(table),
+    : scope_(scope), postgres_(postgres), table_(table), trouble_(scope.reactor()),
       batch_(
           scope, [this](std::vector<Ask> asks) { return run(std::move(asks)); }, k_batch, k_max_waiters) {}
 
@@ -86,10 +86,11 @@ Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run(std::vector<Ask> asks)
     }
     if (!result || result.rows() != static_cast<int>(rows.groups.size())) {
         if (result.outcome() == PgOutcome::refused) {
-            scope_.reactor().log(LogLevel::error, "billing: PostgreSQL refuses to fund quotas: " + result.message());
+            trouble_.say("PostgreSQL refuses to fund quotas: " + result.message());
         }
         co_return std::vector<Answer>{};
     }
+    trouble_.settled();
     std::vector<Answer> answers;
     int row = 0;
     for (const Ask& ask : asks) {

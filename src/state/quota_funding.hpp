@@ -3,6 +3,7 @@
 #pragma once
 
 #include "async/batch.hpp"
+#include "async/complaint.hpp"
 #include "async/task.hpp"
 #include "drivers/postgres.hpp"
 #include "state/table.hpp"
@@ -65,6 +66,7 @@ private:
     Scope& scope_;
     Postgres& postgres_;
     Table& table_;
+    Complaint trouble_;
     Batch<Ask, Answer> batch_;
     std::unordered_map<std::uint64_t, Appetite> appetites_; // by account and limit; bounded, a lost entry costs nothing
 };
