@@ -17,6 +17,9 @@ our @EXPORT_OK = qw(wait_for free_port new_directory root build sanitized patien
 my $owner = $$;
 my (%running, %port_locks, @directories);
 
+# An ordinary user's path lacks the folders where Debian puts servers.
+$ENV{PATH} .= ':/usr/local/sbin:/usr/sbin:/sbin';
+
 # The repository, and what was built of it.
 my $root = dirname(Cwd::abs_path(__FILE__)) =~ s{/t/lib/Billing$}{}r;
 sub root() { $root }
