@@ -64,6 +64,19 @@ Task<void> UsageFlusher::run() {
     }
 }
 
+Task<bool> UsageFlusher::finish() {
+    for (bool all = false; !all;) {
+        all = table_.return_all();
+        while (table_.freeze()) {
+            bool sent = co_await flush();
+            if (!sent) {
+                co_return false;
+            }
+        }
+    }
+    co_return true;
+}
+
 Task<bool> UsageFlusher::flush() {
     std::vector<UsageRow> rows;
     std::uint64_t sequence = 0;

@@ -20,6 +20,10 @@ public:
     // For ever: each second, and at each wake-up.
     Task<void> run();
 
+    // When the host ends: everything that is held goes back, everything spent is reported. False: PostgreSQL did not
+    // take it.
+    Task<bool> finish();
+
 private:
     Task<bool> flush();
     void sweep();

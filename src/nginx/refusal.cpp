@@ -1,31 +1,12 @@
 #include "nginx/refusal.hpp"
 
 #include "gate/problem.hpp"
+#include "nginx/answer.hpp"
 #include "nginx/worker.hpp"
 
 namespace billing {
 
 namespace {
-
-bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept {
-    auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
-    if (header == nullptr) {
-        return false;
-    }
-    header->hash = 0; // until it is whole
-    const ngx_str_t copy = pool_copy(r->pool, value);
-    if (copy.data == nullptr) {
-        return false;
-    }
-    header->key = as_ngx(name);
-    header->value = copy;
-    header->lowcase_key = nullptr;
-#if (nginx_version >= 1023000)
-    header->next = nullptr;
-#endif
-    header->hash = 1;
-    return true;
-}
 
 // An operator's error_page for this status takes the place of our body.
 bool has_error_page(ngx_http_request_t* r, int status) noexcept {
@@ -40,18 +21,6 @@ bool has_error_page(ngx_http_request_t* r, int status) noexcept {
         }
     }
     return false;
-}
-
-ngx_int_t send_body(ngx_http_request_t* r, int status, const std::string& body) noexcept {
-    ngx_str_t type = ngx_string("application/problem+json");
-    ngx_http_complex_value_t value{};
-    value.value = pool_copy(r->pool, body);
-    if (value.value.data == nullptr) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-    const ngx_int_t sent = ngx_http_send_response(r, static_cast<ngx_uint_t>(status), &type, &value);
-    ngx_http_finalize_request(r, sent);
-    return NGX_DONE;
 }
 
 } // namespace
@@ -80,7 +49,9 @@ ngx_int_t refuse(ngx_http_request_t* r, const RequestRecord& record) {
     if (has_error_page(r, status)) {
         return status;
     }
-    return send_body(r, status, problem_body(decision, rules, Worker::current()->gate().catalog(), status));
+    const std::string body = problem_body(decision, rules, Worker::current()->gate().catalog(), status);
+    ngx_http_finalize_request(r, send_answer(r, status, "application/problem+json", body));
+    return NGX_DONE;
 }
 
 bool send_rate_limit_fields(ngx_http_request_t* r, const RequestRecord& record) noexcept {

@@ -1,5 +1,7 @@
 #include "nginx/worker.hpp"
 
+#include "async/poll_reactor.hpp"
+
 namespace billing {
 
 namespace {
@@ -22,6 +24,41 @@ std::vector<const Rules*> all_rules(const MainConf& conf) {
         rules.push_back(&location->rules);
     }
     return rules;
+}
+
+HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) {
+    HostJobs::Settings settings;
+    settings.listen_conninfo = conf.postgres_listen;
+    settings.redis = conf.redis;
+    settings.host = std::string{view(cycle->hostname)};
+    settings.pid = static_cast<std::uint32_t>(ngx_pid);
+    return settings;
+}
+
+// The zone ends with the last worker, and what it holds with it. Here the loop of nginx has ended already, so one of
+// our own carries the last reports, for as long as an operator who stops nginx should have to wait.
+void give_back(const ngx_cycle_t* cycle, const MainConf& conf, Table& table) {
+    constexpr std::int64_t k_patience_ms = 2000;
+    PollReactor reactor{[](LogLevel, std::string_view) {}};
+    PgConfig config = postgres_config(conf);
+    config.connections = 1;
+    Postgres postgres{reactor, config};
+    postgres.start();
+    Signal unused{reactor};
+    UsageFlusher flusher{reactor, postgres, table, unused, std::string{view(cycle->hostname)}};
+    struct Finish final : Root<bool> {
+        using Root<bool>::Root;
+        void done() noexcept override {}
+    };
+    Finish finish{flusher.finish()};
+    Scope scope{reactor};
+    const bool over = scope.start(finish) || reactor.run_until([&] { return finish.finished(); }, k_patience_ms);
+    if (!over || !finish.take()) {
+        ngx_log_error(
+            NGX_LOG_WARN, cycle->log, 0,
+            "billing: PostgreSQL did not take back the quota tokens that this host held; they stay issued until "
+            "their period ends");
+    }
 }
 
 } // namespace
@@ -54,15 +91,6 @@ void Worker::start() {
     jobs_.start();
 }
 
-HostJobs::Settings Worker::job_settings(const ngx_cycle_t* cycle, const MainConf& conf) {
-    HostJobs::Settings settings;
-    settings.listen_conninfo = conf.postgres_listen;
-    settings.redis = conf.redis;
-    settings.host = std::string{view(cycle->hostname)};
-    settings.pid = static_cast<std::uint32_t>(ngx_pid);
-    return settings;
-}
-
 ngx_int_t init_process(ngx_cycle_t* cycle) {
     return guard(cycle->log, ngx_int_t{NGX_ERROR}, [cycle]() -> ngx_int_t {
         const MainConf* conf = main_conf(cycle);
@@ -76,15 +104,26 @@ ngx_int_t init_process(ngx_cycle_t* cycle) {
             ngx_log_error(NGX_LOG_EMERG, cycle->log, 0, "billing: %s", table.error().c_str());
             return NGX_ERROR;
         }
+        table.value().join(static_cast<std::uint32_t>(ngx_pid));
         Worker::current_ = new Worker{cycle, *conf, std::move(table).value()};
         Worker::current_->start();
         return NGX_OK;
     });
 }
 
-void exit_process(ngx_cycle_t*) {
+void exit_process(ngx_cycle_t* cycle) {
+    if (Worker::current_ == nullptr) {
+        return;
+    }
+    Table table = Worker::current_->table();
     delete Worker::current_;
     Worker::current_ = nullptr;
+    if (table.leave(static_cast<std::uint32_t>(ngx_pid))) {
+        guard(cycle->log, 0, [&] {
+            give_back(cycle, *main_conf(cycle), table);
+            return 0;
+        });
+    }
 }
 
 } // namespace billing

@@ -42,8 +42,6 @@ private:
     friend ngx_int_t init_process(ngx_cycle_t* cycle);
     friend void exit_process(ngx_cycle_t* cycle);
 
-    static HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf);
-
     static inline Worker* current_ = nullptr;
 
     // In the order of making; destroyed from below.

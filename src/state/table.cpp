@@ -4,6 +4,7 @@
 
 #include "state/table_writing.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -66,7 +67,6 @@ std::string in_kib(std::size_t bytes) { return std::to_string((bytes + 1023) / 1
 } // namespace
 
 // --- making
-// -------------------------------------------------------------------------------------------------------------
 
 Table::Table(void* block, const Geometry& geometry, ZoneLock& lock) noexcept
     : zone_(static_cast<ZoneHeader*>(block)), lock_(&lock), unit_count_(geometry.units), line_count_(geometry.lines),
@@ -126,7 +126,6 @@ Result<Table> Table::attach(void* block, std::size_t bytes, ZoneLock& lock) {
 }
 
 // --- facts
-// --------------------------------------------------------------------------------------------------------------
 
 void Table::read_overrides(std::uint32_t link, AccountFacts& facts) const noexcept {
     for (std::uint32_t hop = 0; link != 0 && hop < k_longest_chain; hop++) {
@@ -233,7 +232,6 @@ bool Table::is_unknown(AccountKey key, std::uint64_t now_mono_ms) const noexcept
 }
 
 // --- the host's
-// -----------------------------------------------------------------------------------------------------------
 
 bool Table::put_catalog(std::uint64_t stamp, std::string_view document) noexcept {
     Writing writing(*this);
@@ -273,6 +271,26 @@ std::string Table::position() const noexcept {
 void Table::put_watermark(std::uint64_t watermark, std::uint64_t now_mono_ms) noexcept {
     shared::store(zone_->watermark, watermark);
     shared::store(zone_->watermark_arrival, now_mono_ms);
+}
+
+void Table::join(std::uint32_t pid) noexcept {
+    for (auto& place : zone_->workers) {
+        std::uint32_t there = shared::load(place);
+        if ((there == 0 || is_dead(there)) && shared::swap(place, there, pid)) {
+            return;
+        }
+    }
+}
+
+bool Table::leave(std::uint32_t pid) noexcept {
+    for (auto& place : zone_->workers) {
+        std::uint32_t mine = pid;
+        shared::swap(place, mine, 0);
+    }
+    return std::all_of(std::begin(zone_->workers), std::end(zone_->workers), [](const std::uint32_t& place) {
+        const std::uint32_t there = shared::load(place);
+        return there == 0 || is_dead(there);
+    });
 }
 
 bool Table::hold_lease(std::uint32_t pid, std::uint64_t now_mono_ms, std::uint64_t ttl_ms) noexcept {

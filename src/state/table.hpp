@@ -100,7 +100,7 @@ enum class Put : std::uint8_t {
     no_room,     // its overrides found no place; the account is not in the table
 };
 
-// Units of the zone by what they serve as, for metrics. A walk over the zone (1 ms for 20 MB).
+// Units of the zone by what they serve as. A walk over the whole zone: for metrics, not for requests.
 struct ZoneUse {
     std::uint32_t units;
     std::uint32_t records;
@@ -121,10 +121,10 @@ public:
     std::span<const std::uint8_t, 16> instance_id() const noexcept { return zone_->instance_id; }
 
     // --- requests: lock-free
-    // ------------------------------------------------------------------------------------------
 
     AccountKey key_of(std::string_view account) const noexcept;
-    // False also for the instant in which the record is being written: then the caller fetches, which is always right.
+    // False also for the instant in which the record is written or moved: then the caller fetches, which is always
+    // right.
     bool find(AccountKey key, AccountView& view) const noexcept;
     // The account is in use. spend() and refund() say so themselves.
     void touch(RecordRef ref) noexcept;
@@ -138,7 +138,6 @@ public:
     bool limit_amount(RecordRef ref, std::uint8_t limit_no, std::uint64_t& amount) const noexcept;
 
     // --- facts
-    // --------------------------------------------------------------------------------------------------------
 
     // valid_gen as it was before the facts were read from their source.
     Put put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_gen,
@@ -152,7 +151,6 @@ public:
     bool is_unknown(AccountKey key, std::uint64_t now_mono_ms) const noexcept;
 
     // --- tokens
-    // -------------------------------------------------------------------------------------------------------
 
     // Puts tokens from PostgreSQL into a slot; spent_now (<= granted) of them are spent by the caller already. outside
     // = left to be issued, k_unlimited = no bound. False: the account is not here, or the slot serves a later period;
@@ -181,7 +179,6 @@ public:
     bool return_all() noexcept;
 
     // --- for the host as a whole
-    // --------------------------------------------------------------------------------------
 
     // Greater stamp wins; false: not newer, or longer than k_catalog_bytes.
     bool put_catalog(std::uint64_t stamp, std::string_view document) noexcept;
@@ -201,6 +198,11 @@ public:
     // its time is up or its holder is dead. Only saves work: nothing may rest on there being one.
     bool hold_lease(std::uint32_t pid, std::uint64_t now_mono_ms, std::uint64_t ttl_ms) noexcept;
     void release_lease(std::uint32_t pid) noexcept;
+
+    // A worker begins to use the zone, and ends. leave() is true for the last one alive: nobody else will give back what is held.
+    // Of several that leave at once at least one is told so.
+    void join(std::uint32_t pid) noexcept;
+    bool leave(std::uint32_t pid) noexcept;
 
     // Counters have a part for each of 16 workers; call it once in each after the fork.
     void as_worker(std::uint32_t number) noexcept { stripe_ = number % k_counter_stripes; }

@@ -62,6 +62,7 @@ inline constexpr std::size_t k_catalog_bytes = 128 * 1024;
 inline constexpr std::size_t k_position_bytes = 48;
 inline constexpr std::size_t k_batch_rows = 4096;
 inline constexpr std::size_t k_unknown_entries = 4096;
+inline constexpr std::size_t k_attached_workers = 512; // two generations of 256
 
 // A token word: mark 2 bits | generation 10 | period 20 | value 32. The value's top bit clear: tokens held; set: no
 // more to have until a moment of the monotonic clock, in units of 1/8 s. Mark and generation change with every owner of
@@ -260,6 +261,7 @@ struct alignas(64) ZoneHeader {
     alignas(64) std::uint64_t counters[k_counter_stripes][k_counters];
     SharedText<k_position_bytes> position;
     SharedText<k_catalog_bytes> catalog;
+    std::uint32_t workers[k_attached_workers]; // pids of the processes that use the zone, 0 = free
     UnknownEntry unknown[k_unknown_entries];
     BatchRegion batch;
 };
