@@ -104,6 +104,7 @@ ngx_int_t init_process(ngx_cycle_t* cycle) {
             ngx_log_error(NGX_LOG_EMERG, cycle->log, 0, "billing: %s", table.error().c_str());
             return NGX_ERROR;
         }
+        table.value().as_worker(static_cast<std::uint32_t>(ngx_worker));
         table.value().join(static_cast<std::uint32_t>(ngx_pid));
         Worker::current_ = new Worker{cycle, *conf, std::move(table).value()};
         Worker::current_->start();

@@ -199,8 +199,8 @@ public:
     bool hold_lease(std::uint32_t pid, std::uint64_t now_mono_ms, std::uint64_t ttl_ms) noexcept;
     void release_lease(std::uint32_t pid) noexcept;
 
-    // A worker begins to use the zone, and ends. leave() is true for the last one alive: nobody else will give back what is held.
-    // Of several that leave at once at least one is told so.
+    // A worker begins to use the zone, and ends. leave() is true for the last one alive: nobody else will give back
+    // what is held. Of several that leave at once at least one is told so.
     void join(std::uint32_t pid) noexcept;
     bool leave(std::uint32_t pid) noexcept;
 

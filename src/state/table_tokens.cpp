@@ -20,7 +20,6 @@ std::uint64_t bits_of(std::int64_t period) noexcept { return static_cast<std::ui
 } // namespace
 
 // --- requests
-// -----------------------------------------------------------------------------------------------------------
 
 void Table::mark_touched(std::uint32_t record, std::uint32_t epoch) noexcept {
     shared::set_bits(dirty_[epoch & 1][record >> 6],
@@ -108,7 +107,6 @@ bool Table::refund(RecordRef ref, std::uint8_t limit_no, std::int64_t period, st
 }
 
 // --- slots
-// --------------------------------------------------------------------------------------------------------------
 
 bool Table::Writing::slot_for(std::uint32_t number, std::uint8_t limit_no, Slot& slot) noexcept {
     each_slot(number, [&](const Slot& each) {
@@ -243,7 +241,6 @@ bool Table::Writing::has_something(std::uint32_t number) noexcept {
 }
 
 // --- funding
-// ------------------------------------------------------------------------------------------------------------
 
 bool Table::fund(AccountKey key, std::uint8_t limit_no, std::int64_t period, std::uint32_t granted,
                  std::uint64_t outside, std::uint32_t spent_now) noexcept {

@@ -169,11 +169,32 @@ std::uint32_t Table::Writing::free_unit(std::uint32_t keep) noexcept {
     return oldest;
 }
 
+// Both lines of a new account are full: an account whose other line has an empty entry moves there. In between it has
+// two entries and is the one to be wiped.
+bool Table::Writing::make_place(IndexLine& first, IndexLine& second) noexcept {
+    for (IndexLine* line : {&first, &second}) {
+        for (std::uint64_t& entry : line->entry) {
+            const auto number = static_cast<std::uint32_t>(entry >> 32) - 1;
+            const std::uint64_t key1 = record(number).key1;
+            IndexLine& one = table_.index_[first_line(key1, table_.line_count_)];
+            IndexLine& other = table_.index_[second_line(key1, table_.line_count_)];
+            if (std::uint64_t* place = place_in(one, other); place != nullptr) {
+                enter(number, key1);
+                set(*place, entry);
+                set(entry, 0);
+                leave();
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 std::uint32_t Table::Writing::insert(AccountKey key, std::uint32_t valid_gen) noexcept {
     IndexLine& first = table_.index_[first_line(key.hi, table_.line_count_)];
     IndexLine& second = table_.index_[second_line(key.hi, table_.line_count_)];
     std::uint32_t number = k_none;
-    if (place_in(first, second) == nullptr) {
+    if (place_in(first, second) == nullptr && !make_place(first, second)) {
         number = victim_in(first, second);
         evict(number);
     } else {

@@ -74,6 +74,7 @@ private:
     std::uint32_t free_unit(std::uint32_t keep) noexcept;
     std::uint32_t victim_in(const IndexLine& first, const IndexLine& second) noexcept;
     std::uint64_t* place_in(IndexLine& first, IndexLine& second) noexcept;
+    bool make_place(IndexLine& first, IndexLine& second) noexcept;
     std::uint32_t age_of(std::uint32_t number) noexcept;
     void unlink_entries(std::uint32_t number, std::uint32_t line) noexcept;
     void free_chain(std::uint32_t number) noexcept;

@@ -46,6 +46,70 @@ TEST(TableCapacity, OverridesAndFourQuotasTakeAtMost256Bytes) {
     EXPECT_LE((use.records + use.extensions) * 64 + 13, 256u); // 13: index and dirty bits
 }
 
+// A key whose two index lines are these.
+AccountKey key_in(std::uint64_t first, std::uint64_t second, std::uint64_t number) {
+    const std::uint64_t lines = Geometry::of(k_min_units).lines;
+    const auto part = [lines](std::uint64_t line) { return (line << 32) / lines + 1; };
+    return {part(second) << 32 | part(first), number << 32 | (number + 1)};
+}
+
+// The 16 places of two lines are taken, one of them by an account that has another line to go to.
+struct FullLines : TestZone {
+    static constexpr std::uint64_t k_places = 16;
+
+    explicit FullLines(std::uint64_t line_of_mover) {
+        insert(key_in(0, line_of_mover, 1));
+        for (std::uint64_t number = 2; number <= k_places; number++) {
+            insert(key_in(0, 1, number));
+        }
+        mover = key_in(0, line_of_mover, 1);
+    }
+    Put insert(AccountKey at) {
+        AccountFacts facts{};
+        facts.id = 1;
+        facts.stamp = 1;
+        return table.put(at, facts, 0);
+    }
+    bool holds(AccountKey at) {
+        AccountView view;
+        return table.find(at, view);
+    }
+    AccountKey mover{};
+};
+
+TEST(TableCapacity, AnAccountMovesToItsOtherLineWhereTwoAreFull) {
+    FullLines zone(5);
+    EXPECT_EQ(zone.insert(key_in(0, 1, 100)), Put::inserted);
+    EXPECT_TRUE(zone.holds(zone.mover));
+    EXPECT_TRUE(zone.holds(key_in(0, 1, 100)));
+    EXPECT_EQ(zone.table.counted(Counter::evictions), 0u);
+    EXPECT_EQ(zone.table.check(), "");
+    EXPECT_EQ(zone.insert(key_in(0, 1, 101)), Put::inserted) << "nobody can move: one goes";
+    EXPECT_EQ(zone.table.counted(Counter::evictions), 1u);
+    EXPECT_EQ(zone.table.use().records, FullLines::k_places + 1);
+    EXPECT_EQ(zone.table.check(), "");
+}
+
+TEST(TableCapacity, AMoveThatIsCutShortLosesTheMovedAccountAtWorst) {
+    FullLines whole(5);
+    const std::uint64_t before = whole.lock.stores;
+    whole.insert(key_in(0, 1, 100));
+    const std::uint64_t stores = whole.lock.stores - before;
+    for (std::uint64_t at = 1; at <= stores; at++) {
+        FullLines zone(5);
+        const pid_t pid = in_child([&] {
+            zone.lock.die_after = at;
+            zone.insert(key_in(0, 1, 100));
+        });
+        ASSERT_TRUE(WIFSIGNALED(await(pid)));
+        zone.lock.force_unlock(pid);
+        ASSERT_EQ(zone.table.check(), "") << "store " << at;
+        ASSERT_GE(zone.table.use().records, FullLines::k_places - 1) << "store " << at;
+        const Put expected = zone.holds(zone.mover) ? Put::kept : Put::inserted;
+        ASSERT_EQ(zone.insert(zone.mover), expected);
+    }
+}
+
 TEST(TableEviction, KeepsTheZoneBoundedAndWhatIsInUse) {
     constexpr std::uint64_t k_busy = 200;
     TestZone zone;

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <string>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -140,12 +141,13 @@ struct TestZone {
     }
 };
 
-// Runs f in a child process; await() gives its wait status.
+// Runs f in a child process, which does not outlive its parent; await() gives its wait status.
 template <class F>
 pid_t in_child(F&& f) {
     std::fflush(nullptr);
     const pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         f();
         _exit(0);
     }

@@ -1,6 +1,5 @@
 # Runs build/unit-tests (GoogleTest) as a test file of prove: each C++ test is one test here, with its output when it fails.
-# GTEST_FILTER narrows it. The sanitized round runs build/asan/unit-tests. Services that
-# tests need they start themselves (t/unit/servers.hpp).
+# The sanitized round runs build/asan/unit-tests. Services that tests need they start themselves (t/unit/servers.hpp).
 package Billing::Unit;
 use v5.36;
 use Billing::Process qw(build sanitized slurp new_directory);
@@ -10,7 +9,7 @@ use Test::More ();
 # filter => a gtest filter (all).
 sub run($class, %option) {
     my $directory = new_directory();
-    my $filter = $ENV{GTEST_FILTER} // $option{filter} // '*';
+    my $filter = $option{filter} // '*';
     my $report = "$directory/report.json";
     my $process = Billing::Process->start(
         name => 'unit-tests',
