@@ -82,7 +82,7 @@ Result<Table> Table::create(void* block, std::size_t bytes, ZoneLock& lock) {
     const Geometry geometry = Geometry::within(bytes);
     if (geometry.units == 0) {
         return Error{"the billing zone has " + in_kib(bytes) + ", too little: give it at least " +
-                     in_kib(Geometry::of(k_min_units).bytes + 64 * 1024) + ", 80 bytes for each account"};
+                     in_kib(Geometry::of(k_min_units).bytes + std::size_t{64} * 1024) + ", 80 bytes for each account"};
     }
     if (reinterpret_cast<std::uintptr_t>(block) % 64 != 0) {
         return Error{"the billing zone's block of memory is not aligned to 64 bytes"};
