@@ -28,7 +28,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
         conf.on = parent.on;
         conf.on_place = parent.on_place;
     }
-    if (conf.account == nullptr) {
+    if (!conf.account.given()) {
         conf.account = parent.account;
         conf.account_from_client = parent.account_from_client;
     }
@@ -108,7 +108,7 @@ char* check_gate(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
     if (!main.catalog) {
         return complain(cf, place, "\"billing on\" needs the catalog; write \"billing_catalog catalog.json;\" in http");
     }
-    if (conf.account == nullptr) {
+    if (!conf.account.given()) {
         return complain(cf, place,
                         "\"billing on\" needs to know who pays; write \"billing_account $variable;\" beside it");
     }
@@ -116,6 +116,24 @@ char* check_gate(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
 }
 
 } // namespace
+
+bool AccountSource::read(ngx_http_request_t* r, std::string_view& account) const noexcept {
+    if (variable != NGX_ERROR) {
+        const ngx_http_variable_value_t* value = ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(variable));
+        if (value == nullptr) {
+            return false;
+        }
+        account = value->not_found ? std::string_view{}
+                                   : std::string_view{reinterpret_cast<const char*>(value->data), value->len};
+        return true;
+    }
+    ngx_str_t value;
+    if (ngx_http_complex_value(r, text, &value) != NGX_OK) {
+        return false;
+    }
+    account = view(value);
+    return true;
+}
 
 ConfPlace ConfPlace::here(const ngx_conf_t* cf) {
     if (cf->conf_file == nullptr || cf->conf_file->file.name.data == nullptr) {

@@ -25,6 +25,17 @@ struct ConfPlace {
     static ConfPlace here(const ngx_conf_t* cf);
 };
 
+// Who pays: `billing_account`. A plain variable is looked up by its number, which costs a third less than evaluating a
+// text.
+struct AccountSource {
+    ngx_http_complex_value_t* text = nullptr;
+    ngx_int_t variable = NGX_ERROR;
+
+    bool given() const noexcept { return text != nullptr || variable != NGX_ERROR; }
+    // Empty when nobody is named. False: nginx could not tell.
+    bool read(ngx_http_request_t* r, std::string_view& account) const noexcept;
+};
+
 // A location's rules with what only nginx can evaluate. Shared by all levels that inherit them.
 struct LocationRules {
     Rules rules;
@@ -61,7 +72,7 @@ struct MainConf {
 
 struct LocConf {
     std::optional<bool> on;
-    ngx_http_complex_value_t* account = nullptr;
+    AccountSource account;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
     std::optional<UnknownAccount> unknown;
     std::optional<ErrorPolicy> on_error;

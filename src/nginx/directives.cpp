@@ -50,6 +50,13 @@ ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
     return ngx_http_compile_complex_value(&compiler) == NGX_OK ? value : nullptr;
 }
 
+// "$name" and nothing else.
+bool is_variable(std::string_view text) noexcept {
+    return text.size() > 1 && text.front() == '$' && std::all_of(text.begin() + 1, text.end(), [](char c) {
+               return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+           });
+}
+
 // What any client can write into its request, unless something in front cleans it.
 bool from_client(std::string_view value) noexcept {
     for (const auto* prefix : {"$http_", "${http_", "$arg_", "${arg_", "$cookie_", "${cookie_"}) {
@@ -159,7 +166,7 @@ char* set_mode(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 
 char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
-        if (loc.account != nullptr) {
+        if (loc.account.given()) {
             return duplicate();
         }
         const auto text = word(cf, 1);
@@ -167,8 +174,13 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             return fail(cf, "\"" + std::string{text} +
                                 "\" names the same account for everybody; write a variable, as $remote_user");
         }
-        loc.account = compile(cf, text);
-        if (loc.account == nullptr) {
+        if (is_variable(text)) {
+            ngx_str_t name = as_ngx(text.substr(1));
+            loc.account.variable = ngx_http_get_variable_index(cf, &name);
+        } else {
+            loc.account.text = compile(cf, text);
+        }
+        if (!loc.account.given()) {
             return static_cast<char*>(NGX_CONF_ERROR);
         }
         loc.account_from_client = from_client(text);

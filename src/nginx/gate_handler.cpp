@@ -62,18 +62,18 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) n
 
 // Fills in who asks for what. Anything but `allowed`: refused before it is looked up.
 Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& record, Ask& ask) noexcept {
-    ngx_str_t account;
-    if (ngx_http_complex_value(r, conf.account, &account) != NGX_OK) {
+    std::string_view account;
+    if (!conf.account.read(r, account)) {
         return Reason::unavailable;
     }
-    if (account.len == 0) {
+    if (account.empty()) {
         return Reason::no_account;
     }
-    if (!valid_account_id(view(account))) {
+    if (!valid_account_id(account)) {
         return Reason::invalid_account;
     }
-    record.account = view(account);
-    ask.account = record.account;
+    record.account = account;
+    ask.account = account;
     ask.rules = &conf.rules->rules;
     ask.rules_index = conf.rules->index;
     ask.now = ngx_time();
