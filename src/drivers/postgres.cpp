@@ -174,6 +174,8 @@ void Postgres::pipe_down(std::string_view why, bool was_up, std::int64_t retry_m
     flush_queue();
     if (stopped_)
         return;
+    if (!config_.tells_outages)
+        return;
     if (!available())
         outage_.down(why, retry_ms);
     else if (was_up)

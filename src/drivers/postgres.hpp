@@ -24,6 +24,7 @@ struct PgConfig {
     std::size_t connections = 2;   // 1..64
     std::size_t max_pending = 512; // queries without an answer, of all connections; abandoned ones count until answered
     std::int64_t timeout_ms = 2000; // for queries which do not bring their own
+    bool tells_outages = true;      // false for a second pool of the same server, whose first one tells the log
 };
 
 struct PgCounters {

@@ -18,10 +18,11 @@ constexpr const char* k_channel = "billing_dirty";
 class HostJobs::Running {
 public:
     Running(Reactor& reactor, const Shared& shared, const Settings& settings)
-        : changed_(reactor), returned_(reactor), scope_(reactor), listener_(reactor, listener_config(settings)),
-          publisher_(reactor, shared.postgres, listener_, changed_, shared.redis, shared.table, shared.accounts,
+        : changed_(reactor), returned_(reactor), scope_(reactor), postgres_(reactor, postgres_config(settings)),
+          listener_(reactor, listener_config(settings)),
+          publisher_(reactor, postgres_, listener_, changed_, shared.redis, shared.table, shared.accounts,
                      shared.catalogs),
-          flusher_(reactor, shared.postgres, shared.table, returned_, settings.host) {
+          flusher_(reactor, postgres_, shared.table, returned_, settings.host) {
         if (settings.redis) {
             RedisConfig config;
             config.address = *settings.redis;
@@ -32,6 +33,7 @@ public:
     }
 
     void start() {
+        postgres_.start();
         listener_.start();
         scope_.spawn(publisher_.run());
         scope_.spawn(flusher_.run());
@@ -44,6 +46,14 @@ public:
     ~Running() { scope_.cancel(); }
 
 private:
+    static PgConfig postgres_config(const Settings& settings) {
+        PgConfig config;
+        config.conninfo = settings.conninfo;
+        config.connections = 1;
+        config.tells_outages = false;
+        return config;
+    }
+
     PgListenerConfig listener_config(const Settings& settings) {
         PgListenerConfig config;
         config.conninfo = settings.listen_conninfo;
@@ -57,6 +67,7 @@ private:
     Signal changed_;
     Signal returned_;
     Scope scope_;
+    Postgres postgres_;
     PgListener listener_;
     Publisher publisher_;
     UsageFlusher flusher_;

@@ -26,14 +26,14 @@ namespace billing {
 class HostJobs {
 public:
     struct Settings {
-        std::string listen_conninfo;
+        std::string conninfo;        // the jobs have a connection of their own: a batch must not hold up a request
+        std::string listen_conninfo; // and another for LISTEN
         std::optional<RedisAddress> redis;
         std::string host; // its name, for PostgreSQL's list of instances
         std::uint32_t pid = 0;
     };
     // What the worker's requests use too. `redis` may be null.
     struct Shared {
-        Postgres& postgres;
         RedisCache* redis;
         Table& table;
         AccountStore& accounts;

@@ -28,6 +28,7 @@ std::vector<const Rules*> all_rules(const MainConf& conf) {
 
 HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) {
     HostJobs::Settings settings;
+    settings.conninfo = conf.postgres;
     settings.listen_conninfo = conf.postgres_listen;
     settings.redis = conf.redis;
     settings.host = std::string{view(cycle->hostname)};
@@ -70,8 +71,7 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
                 table_),
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
-      jobs_(reactor_, {postgres_, cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_},
-            job_settings(cycle, conf)) {}
+      jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf)) {}
 
 Worker::~Worker() {
     requests_.cancel();
