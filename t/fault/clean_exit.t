@@ -14,7 +14,11 @@ sub row() { ($world->sql('SELECT issued, used FROM billing.quota_periods'))[0] }
 
 spend(1);
 $world->must('account', 'set', 'demo', '--limit', "requests=$cap");
-wait_for(sub { spend(1); ($host->get('/api/x', @demo)->header('RateLimit-Policy') // '') =~ /q=$cap/ && ++$served }, 5, 'the cap');
+wait_for(sub {
+    my $answer = $host->get('/api/x', @demo);
+    $served++ if $answer->status == 200;
+    return ($answer->header('RateLimit-Policy') // '') =~ /q=$cap/;
+}, 5, 'the cap');
 
 for my $signal (qw(QUIT TERM QUIT TERM)) {
     spend(100);
