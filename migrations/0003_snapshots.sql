@@ -80,7 +80,7 @@ $$;
 -- unique index waits, then does nothing. Sorted, so that two batches cannot wait for each other in a circle. Ids that
 -- are not account ids are passed over: one of them must not fail a batch of other people's requests.
 CREATE FUNCTION billing.ensure_accounts(accounts text[]) RETURNS void LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
+    SECURITY DEFINER SET search_path = billing, pg_temp SET lock_timeout = '250ms' SET jit = off AS $$
 DECLARE
     v_plan smallint := (SELECT default_plan FROM meta);
     v_new  bigint[];

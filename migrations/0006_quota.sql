@@ -55,13 +55,12 @@ CREATE FUNCTION billing.quota_fund(groups integer[], account_ids bigint[], limit
     RETURNS TABLE (ord integer, granted bigint, period bigint, cap bigint, issued bigint, used bigint, ends bigint,
                    recall boolean)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = billing, pg_temp
+    SET search_path = billing, pg_temp SET lock_timeout = '250ms' -- a row that somebody holds must not hold up the others' requests
     SET plan_cache_mode = force_generic_plan SET jit = off
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 #variable_conflict use_column
 DECLARE
     k_most      CONSTANT bigint := 1099511627776;       -- 2^40, the most one request may ask for
-    k_unlimited CONSTANT bigint := 1073741824;          -- 2^30, a take of an unlimited quota
     k_full      CONSTANT bigint := 9223372036854775807;
     v_now   timestamptz := clock_timestamp();
     -- period_number() by hand: a call for each row would cost as much as all the rest
@@ -156,7 +155,7 @@ BEGIN
         WHILE j <= n AND r_group[j] = r_group[i] LOOP -- may name the same quota twice: the needs add up
             k := r_key[j];
             k_pending[k] := k_pending[k] + r_need[j];
-            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_unlimited) - k_issued[k] < k_pending[k] THEN
+            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_most) - k_issued[k] < k_pending[k] THEN
                 v_ok := false;
             END IF;
             j := j + 1;
@@ -166,10 +165,10 @@ BEGIN
             IF v_ok THEN
                 k_pending[k] := k_pending[k] - r_need[m];
                 v_left := k_cap[k] - k_issued[k] - k_pending[k];
-                g := CASE WHEN v_left IS NULL THEN greatest(r_need[m], k_unlimited)
+                g := CASE WHEN v_left IS NULL THEN r_want[m] -- not more: what a host loses counts when the plan gets a limit
                           WHEN v_left < 512 THEN r_need[m]
                           ELSE greatest(r_need[m], least(v_left / 8, r_want[m])) END;
-                IF v_left IS NULL AND k_issued[k] > k_full - k_unlimited - k_pending[k] - g THEN
+                IF v_left IS NULL AND k_issued[k] > k_full - k_most - k_pending[k] - g THEN
                     g := r_need[m];
                 END IF;
                 k_issued[k] := k_issued[k] + g;
@@ -247,7 +246,7 @@ END $$;
 CREATE FUNCTION billing.usage_flush(instance uuid, host text, seq bigint, account_ids bigint[], limit_nos smallint[],
                                     periods bigint[], spent bigint[], returned bigint[])
     RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = billing, pg_temp
+    SET search_path = billing, pg_temp SET lock_timeout = '1s'
     SET plan_cache_mode = force_generic_plan SET jit = off
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 DECLARE
@@ -292,10 +291,11 @@ BEGIN
         GROUP BY u.account_id, u.limit_no, u.period),
     done AS (
         UPDATE quota_periods q SET used = q.used + s.spent, issued = q.issued - s.returned FROM sums s
-        WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period RETURNING 1)
+        WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period
+          AND q.used + s.spent >= 0 AND q.issued - s.returned >= 0 RETURNING 1)
     SELECT (SELECT count(*) FROM sums), (SELECT count(*) FROM done) INTO v_keys, v_done;
-    IF v_done < v_keys THEN -- an error would come back with every resend and stop this host's reports for ever
-        RAISE WARNING 'usage_flush: instance % batch %: % of % quota periods do not exist any more, their usage is dropped',
+    IF v_done < v_keys THEN -- an error would come back with every resend, and take the other accounts' usage with it
+        RAISE WARNING 'usage_flush: instance % batch %: % of % rows are dropped: their quota periods are gone, or would fall below 0',
             instance, seq, v_keys - v_done, v_keys;
     END IF;
     UPDATE instances s SET last_seq = seq, host = usage_flush.host, seen_at = clock_timestamp()

@@ -10,23 +10,25 @@
 
 namespace billing {
 
+// One quota's units, and whose they are: an internal redirect may lead to another account.
 struct Taking {
+    RecordRef record;
+    std::uint64_t account_id;
     std::int64_t period;
     std::uint32_t cost;
     std::uint8_t limit_no;
 };
 
 struct Charge {
-    RecordRef record{};
-    std::uint64_t account_id = 0;
     std::uint32_t count = 0;
-    std::array<Taking, k_max_quotas * 2> takings; // an internal redirect may add the quotas of its target
+    std::array<Taking, k_max_quotas * 4> takings; // redirects and subrequests may add the quotas of their targets
 
-    // Units of this quota that the request has paid already.
-    std::uint32_t paid(std::uint8_t limit_no) const noexcept {
+    // Units of this quota that the account has paid already in this request.
+    std::uint32_t paid(std::uint64_t account_id, std::uint8_t limit_no) const noexcept {
         std::uint32_t sum = 0;
         for (std::uint32_t index = 0; index < count; ++index) {
-            sum += takings[index].limit_no == limit_no ? takings[index].cost : 0;
+            const Taking& taking = takings[index];
+            sum += taking.account_id == account_id && taking.limit_no == limit_no ? taking.cost : 0;
         }
         return sum;
     }

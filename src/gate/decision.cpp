@@ -15,6 +15,7 @@ constexpr std::array<Face, k_reasons> k_faces = {{
     {200, "ALLOWED"},
     {401, "ACCOUNT_REQUIRED"},
     {400, "INVALID_ACCOUNT"},
+    {400, "INVALID_COST"},
     {403, "UNKNOWN_ACCOUNT"},
     {403, "WRITE_DISABLED"},
     {402, "MAINTENANCE"},
@@ -22,7 +23,6 @@ constexpr std::array<Face, k_reasons> k_faces = {{
     {402, "SUBSCRIPTION_INACTIVE"},
     {403, "PLAN_REQUIRED"},
     {403, "FEATURE_NOT_IN_PLAN"},
-    {400, "INVALID_COST"},
     {402, "LIMIT"},
     {503, "BILLING_UNAVAILABLE"},
 }};

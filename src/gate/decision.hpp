@@ -14,6 +14,7 @@ enum class Reason : std::uint8_t {
     allowed,
     no_account,       // 401
     invalid_account,  // 400
+    invalid_cost,     // 400
     unknown_account,  // 403, where billing_unknown_account says deny, or a metered location meets one it may not create
     write_disabled,   // 403
     maintenance,      // 402
@@ -21,7 +22,6 @@ enum class Reason : std::uint8_t {
     subscription_inactive, // 402
     plan_required,         // 403
     feature_missing,       // 403
-    invalid_cost,          // 400
     limit_reached,         // 402
     unavailable,           // 503: neither cache nor database can tell
 };

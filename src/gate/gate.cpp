@@ -43,7 +43,7 @@ bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
         return false;
     }
     decision = describe(seen, reason, ask);
-    if (reason != Reason::allowed || rules.quotas().empty() || !ask.charge) {
+    if (reason != Reason::allowed || rules.quotas().empty()) {
         table_.touch(seen.view.ref);
         return true;
     }
@@ -138,17 +138,20 @@ Decision Gate::describe(const Seen& seen, Reason reason, const Ask& ask) const n
 Spend Gate::spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& charge) noexcept {
     const auto& quotas = bound_[ask.rules_index].quotas();
     const std::uint32_t before = charge.count;
-    charge.record = seen.view.ref;
-    charge.account_id = seen.view.id;
     for (std::size_t index = 0; index < quotas.size(); ++index) {
         const auto& quota = quotas[index];
         if (!quota.known) {
             undo(charge, before);
             return Spend::short_of_tokens;
         }
-        const std::uint32_t paid = charge.count == 0 ? 0 : charge.paid(quota.limit_no);
-        if (paid >= ask.costs[index] || charge.count == charge.takings.size()) {
+        const std::uint32_t paid = charge.count == 0 ? 0 : charge.paid(seen.view.id, quota.limit_no);
+        if (paid >= ask.costs[index]) {
             continue;
+        }
+        if (charge.count == charge.takings.size()) { // a chain of redirects that nobody can have meant
+            undo(charge, before);
+            decision.reason = Reason::unavailable;
+            return Spend::exhausted;
         }
         const std::uint32_t cost = ask.costs[index] - paid;
         const std::int64_t period =
@@ -163,7 +166,7 @@ Spend Gate::spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& 
             }
             return result;
         }
-        charge.takings[charge.count++] = {period, cost, quota.limit_no};
+        charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota.limit_no};
         if (index == 0) {
             measure(seen, ask, index, outcome.remaining, decision);
         }
@@ -192,9 +195,9 @@ void Gate::measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uin
 void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
     while (charge.count > keep) {
         const Taking& taking = charge.takings[--charge.count];
-        if (!table_.refund(charge.record, taking.limit_no, taking.period, taking.cost)) {
+        if (!table_.refund(taking.record, taking.limit_no, taking.period, taking.cost)) {
             const std::int64_t cost = taking.cost;
-            table_.add_usage(charge.account_id, taking.limit_no, taking.period, -cost, cost);
+            table_.add_usage(taking.account_id, taking.limit_no, taking.period, -cost, cost);
         }
     }
 }

@@ -29,7 +29,6 @@ struct Ask {
     std::int64_t now = 0;                            // unix seconds
     std::uint64_t now_ms = 0;                        // monotonic
     bool write = false;                              // a method that changes things
-    bool charge = true;                              // false in subrequests: rules are checked, nothing is taken
     UnknownAccount unknown = UnknownAccount::create;
     ErrorPolicy on_error;
 };

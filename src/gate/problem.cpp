@@ -22,6 +22,7 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Allowed", ""},
     {"Account required", "The request names no account"},
     {"Invalid account", "An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -"},
+    {"Invalid cost", "The cost of the request is not a whole number within bounds"},
     {"Unknown account", "This account is not known here"},
     {"Writes disabled", "Changes are switched off for this account"},
     {"Maintenance", "The account is read-only for now"},
@@ -29,7 +30,6 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Subscription inactive", "The plan needs a live subscription"},
     {"Plan required", "The current plan does not include this"},
     {"Feature not in plan", "The current plan does not include this feature"},
-    {"Invalid cost", "The cost of the request is not a whole number within bounds"},
     {"Limit reached", ""},
     {"Billing unavailable", "The account's state cannot be read at the moment"},
 }};
@@ -69,12 +69,12 @@ const Plan* plan_that_would_do(const Decision& decision, const Rules& rules, con
     const Plan* best = nullptr;
     const Plan* held = catalog.plan(decision.plan_no);
     for (const auto& plan : catalog.plans()) {
-        bool fits = bound.of_plan(plan.no).reason == Reason::allowed && (best == nullptr || plan.rank < best->rank);
+        bool fits = bound.of_plan(plan.no).reason == Reason::allowed && (best == nullptr || plan.rank < best->rank) &&
+                    (held == nullptr || plan.rank > held->rank);
         if (decision.reason == Reason::limit_reached) {
             const auto& quota = bound.quotas()[decision.meter.quota];
             const auto allowance = plan.allowance(quota.limit_no);
-            fits = fits && (held == nullptr || plan.rank > held->rank) &&
-                   (allowance.unlimited || static_cast<std::uint64_t>(allowance.amount) > decision.meter.limit);
+            fits = fits && (allowance.unlimited || static_cast<std::uint64_t>(allowance.amount) > decision.meter.limit);
         }
         if (fits) {
             best = &plan;
@@ -87,7 +87,7 @@ void describe_limit(json_t* body, const Decision& decision, const std::string& q
     const auto& meter = decision.meter;
     const auto used = meter.limit - std::min(meter.limit, meter.remaining);
     put(body, "detail",
-        std::to_string(meter.cost) + " of " + quota + " needed, " + std::to_string(meter.remaining) + " of " +
+        std::to_string(meter.cost) + " " + quota + " needed, " + std::to_string(meter.remaining) + " of " +
             std::to_string(meter.limit) + " left");
     put(body, "quota", quota);
     put(body, "limit", meter.limit);

@@ -28,7 +28,7 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
         co_return otherwise;
     }
     const Reason reason = judge(seen.view, bound_[ask.rules_index], ask);
-    if (reason != Reason::allowed || !ask.charge || bound_[ask.rules_index].quotas().empty()) {
+    if (reason != Reason::allowed || bound_[ask.rules_index].quotas().empty()) {
         co_return describe(seen, reason, ask);
     }
     co_return co_await pay(ask, key, seen, charge);
@@ -119,7 +119,7 @@ QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, c
             asked.count = 0;
             break;
         }
-        const std::uint32_t paid = charge.paid(quotas[index].limit_no);
+        const std::uint32_t paid = charge.paid(seen.view.id, quotas[index].limit_no);
         if (ask.costs[index] > paid) {
             asked.needs[asked.count++] = {quotas[index].limit_no, periods_.at(quotas[index].period, ask.now).number,
                                           ask.costs[index] - paid};

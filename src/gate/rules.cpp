@@ -1,6 +1,7 @@
 #include "gate/rules.hpp"
 
 #include <algorithm>
+#include <charconv>
 
 namespace billing {
 
@@ -35,6 +36,13 @@ BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
 }
 
 } // namespace
+
+std::uint32_t parse_cost(std::string_view text) noexcept {
+    std::uint32_t cost = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), cost);
+    const bool whole = problem == std::errc{} && end == text.data() + text.size();
+    return whole && cost <= k_max_cost ? cost : 0;
+}
 
 BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
     for (const auto& rule : rules.plans) {

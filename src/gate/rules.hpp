@@ -32,6 +32,9 @@ struct QuotaRule {
 
 // The largest cost of one request, in units.
 inline constexpr std::uint32_t k_max_cost = 1'000'000;
+// The digits of a whole number from 1 to k_max_cost; 0 for anything else.
+std::uint32_t parse_cost(std::string_view text) noexcept;
+
 // Quotas on one location.
 inline constexpr std::size_t k_max_quotas = 4;
 

@@ -1,9 +1,9 @@
 #include "jobs/change_reader.hpp"
 
 #include "async/sleep.hpp"
-#include "domain/json.hpp"
 
 #include <charconv>
+#include <utility>
 
 namespace billing {
 
@@ -14,6 +14,17 @@ constexpr std::int64_t k_block_timeout_ms = 3000;
 constexpr std::int64_t k_retry_ms = 200;
 constexpr std::int64_t k_check_ms = 1000;
 constexpr std::uint64_t k_clock_step_ms = 60'000;
+
+using StreamId = std::pair<std::uint64_t, std::uint64_t>;
+
+StreamId stream_id(std::string_view text) noexcept {
+    StreamId id;
+    const auto milliseconds = std::from_chars(text.data(), text.data() + text.size(), id.first);
+    if (milliseconds.ptr < text.data() + text.size()) {
+        std::from_chars(milliseconds.ptr + 1, text.data() + text.size(), id.second);
+    }
+    return id;
+}
 
 std::string_view field(const RedisReply& fields, std::string_view name) noexcept {
     for (std::size_t index = 0; index + 1 < fields.size(); index += 2) {
@@ -27,8 +38,9 @@ std::string_view field(const RedisReply& fields, std::string_view name) noexcept
 } // namespace
 
 ChangeReader::ChangeReader(Reactor& reactor, Redis& stream, RedisCache& redis, Table& table, AccountStore& accounts,
-                           Signal& returned)
-    : reactor_(reactor), stream_(stream), redis_(redis), table_(table), accounts_(accounts), returned_(returned) {}
+                           CatalogHolder& catalogs, Signal& returned)
+    : reactor_(reactor), stream_(stream), redis_(redis), table_(table), accounts_(accounts), catalogs_(catalogs),
+      returned_(returned), trouble_(reactor) {}
 
 Task<void> ChangeReader::run() {
     const std::string position = table_.position(); // "id life", as remember() wrote it
@@ -48,6 +60,7 @@ Task<void> ChangeReader::run() {
         if (reply.ok()) {
             apply(reply);
         } else {
+            complain(reply);
             checked_ms_ = 0; // the next life may be another one
             co_await sleep_for(reactor_, k_retry_ms, true);
         }
@@ -64,7 +77,8 @@ Task<bool> ChangeReader::check_life() {
     if (life.empty()) {
         co_return false;
     }
-    if (life != life_ || last_id_.empty()) {
+    const bool gap = co_await has_gap();
+    if (life != life_ || last_id_.empty() || gap) {
         bool started = co_await start_at_end();
         if (!started) {
             co_return false;
@@ -77,10 +91,28 @@ Task<bool> ChangeReader::check_life() {
     co_return true;
 }
 
+// The entries behind our place have been trimmed away, or the stream ends before it (a failover that lost its tail).
+Task<bool> ChangeReader::has_gap() {
+    RedisArgs command{"XINFO", "STREAM", k_changes_key};
+    RedisReply reply = co_await stream_.command(std::move(command));
+    StreamId first;
+    StreamId last;
+    for (std::size_t index = 0; index + 1 < reply.size(); index += 2) {
+        if (reply[index].text() == "first-entry") {
+            first = stream_id(reply[index + 1][0].text());
+        } else if (reply[index].text() == "last-generated-id") {
+            last = stream_id(reply[index + 1].text());
+        }
+    }
+    const StreamId here = stream_id(last_id_);
+    co_return reply.is_array() && here != StreamId{} && (first > here || last < here);
+}
+
 Task<bool> ChangeReader::start_at_end() {
     RedisArgs command{"XREVRANGE", k_changes_key, "+", "-", "COUNT", "1"};
     RedisReply reply = co_await stream_.command(std::move(command));
     if (!reply.is_array()) {
+        complain(reply);
         co_return false;
     }
     last_id_ = reply.size() == 0 ? "0-0" : reply[0][0].text();
@@ -105,9 +137,7 @@ void ChangeReader::apply_entry(const RedisReply& fields) {
         accounts_.apply(field(fields, "body"));
         returned_.set();
     } else if (kind == "catalog") {
-        if (const auto stamp = from_hex16(field(fields, "stamp"))) {
-            table_.put_catalog(*stamp, field(fields, "body"));
-        }
+        catalogs_.apply(field(fields, "body"));
     } else if (kind == "heartbeat") {
         const auto text = field(fields, "watermark");
         std::uint64_t watermark = 0;
@@ -117,6 +147,12 @@ void ChangeReader::apply_entry(const RedisReply& fields) {
         if (watermark >= table_.watermark() || table_.watermark() - watermark > k_clock_step_ms) {
             table_.put_watermark(watermark, static_cast<std::uint64_t>(reactor_.now_ms()));
         }
+    }
+}
+
+void ChangeReader::complain(const RedisReply& reply) {
+    if (reply.is_error()) {
+        trouble_.say("Redis refuses to tell changes: " + reply.text());
     }
 }
 

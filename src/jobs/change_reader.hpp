@@ -2,10 +2,12 @@
 // where it stands is kept in shared memory, so the next holder goes on from there.
 #pragma once
 
+#include "async/complaint.hpp"
 #include "async/signal.hpp"
 #include "async/task.hpp"
 #include "drivers/redis.hpp"
 #include "state/account_store.hpp"
+#include "state/catalog_holder.hpp"
 #include "state/redis_cache.hpp"
 #include "state/table.hpp"
 
@@ -18,14 +20,16 @@ public:
     // `stream`: a connection of its own, since it blocks. `returned` is set when a change may have freed tokens that
     // another host waits for.
     ChangeReader(Reactor& reactor, Redis& stream, RedisCache& redis, Table& table, AccountStore& accounts,
-                 Signal& returned);
+                 CatalogHolder& catalogs, Signal& returned);
 
     // For ever.
     Task<void> run();
 
 private:
     Task<bool> check_life();
+    Task<bool> has_gap();
     Task<bool> start_at_end();
+    void complain(const RedisReply& reply);
     void apply(const RedisReply& reply);
     void apply_entry(const RedisReply& fields);
     void remember();
@@ -35,7 +39,9 @@ private:
     RedisCache& redis_;
     Table& table_;
     AccountStore& accounts_;
+    CatalogHolder& catalogs_;
     Signal& returned_;
+    Complaint trouble_;
     std::string life_;
     std::string last_id_;
     std::int64_t checked_ms_ = 0;

@@ -28,7 +28,8 @@ public:
             config.address = *settings.redis;
             config.background = true;
             stream_.emplace(reactor, config);
-            reader_.emplace(reactor, *stream_, *shared.redis, shared.table, shared.accounts, returned_);
+            reader_.emplace(reactor, *stream_, *shared.redis, shared.table, shared.accounts, shared.catalogs,
+                            returned_);
         }
     }
 

@@ -70,10 +70,7 @@ Task<bool> Publisher::round() {
     }
     trouble_.settled();
     Round round;
-    bool told = co_await publish(claimed, round);
-    if (!told) {
-        co_return false; // the claim lapses, somebody tells it again
-    }
+    co_await publish(claimed, round);
     PgParams done{round.ids, round.versions};
     PgResult rest = co_await postgres_.query(k_done, std::move(done));
     if (!rest) {
@@ -89,7 +86,8 @@ Task<bool> Publisher::round() {
     co_return round.ids.size() >= static_cast<std::size_t>(k_batch);
 }
 
-Task<bool> Publisher::publish(const PgResult& claimed, Round& round) {
+// What could not be told keeps its claim, which lapses; one account never holds up another.
+Task<void> Publisher::publish(const PgResult& claimed, Round& round) {
     for (int row = 0; row < claimed.rows(); ++row) {
         if (claimed.is_null(row, 0)) {
             round.watermark = claimed.integer(row, 5);
@@ -103,41 +101,36 @@ Task<bool> Publisher::publish(const PgResult& claimed, Round& round) {
         if (redis_ == nullptr) {
             accounts_.apply(body);
         } else {
-            told = co_await redis_->put_account(account, stamp, body);
-            if (told) {
-                told = co_await redis_->announce_account(account, stamp, body);
-            }
+            // The stream is what hosts follow; the cache is only for those who come later.
+            co_await redis_->put_account(account, stamp, body);
+            told = co_await redis_->announce_account(account, stamp, body);
         }
-        if (!told) {
-            co_return false;
+        if (told) {
+            round.ids.push_back(claimed.integer(row, 0));
+            round.versions.push_back(claimed.integer(row, 2));
         }
-        round.ids.push_back(claimed.integer(row, 0));
-        round.versions.push_back(claimed.integer(row, 2));
     }
-    if (round.catalog_stamp <= published_catalog_) {
-        co_return true;
+    if (round.catalog_stamp > published_catalog_) {
+        co_await publish_catalog(round.catalog_stamp);
     }
-    co_return co_await publish_catalog(round.catalog_stamp);
 }
 
-Task<bool> Publisher::publish_catalog(std::uint64_t stamp) {
+// Where it fails the next round tries again.
+Task<void> Publisher::publish_catalog(std::uint64_t stamp) {
     bool known = co_await catalogs_.fetch();
     if (!known) {
-        co_return true; // an empty catalog is no reason to keep accounts back; the next round tries again
+        co_return;
     }
     std::string document;
     std::uint64_t held = 0;
+    bool told = true;
     if (redis_ != nullptr && table_.read_catalog(document, held)) {
-        bool put = co_await redis_->put_catalog(held, document);
-        if (put) {
-            put = co_await redis_->announce_catalog(held, document);
-        }
-        if (!put) {
-            co_return false;
-        }
+        co_await redis_->put_catalog(held, document);
+        told = co_await redis_->announce_catalog(held, document);
     }
-    published_catalog_ = stamp;
-    co_return true;
+    if (told) {
+        published_catalog_ = stamp;
+    }
 }
 
 Task<bool> Publisher::tell(std::int64_t watermark) {

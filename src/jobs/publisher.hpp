@@ -29,8 +29,8 @@ private:
     struct Round;
 
     Task<bool> round();
-    Task<bool> publish(const PgResult& claimed, Round& round);
-    Task<bool> publish_catalog(std::uint64_t stamp);
+    Task<void> publish(const PgResult& claimed, Round& round);
+    Task<void> publish_catalog(std::uint64_t stamp);
     Task<bool> tell(std::int64_t watermark);
     bool may_publish();
 

@@ -23,6 +23,17 @@ bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view v
     return true;
 }
 
+void remove_header(ngx_http_request_t* r, std::string_view name) noexcept {
+    for (ngx_list_part_t* part = &r->headers_out.headers.part; part != nullptr; part = part->next) {
+        auto* headers = static_cast<ngx_table_elt_t*>(part->elts);
+        for (ngx_uint_t index = 0; index < part->nelts; ++index) {
+            if (view(headers[index].key) == name) {
+                headers[index].hash = 0; // nginx sends no field without a hash
+            }
+        }
+    }
+}
+
 ngx_int_t send_answer(ngx_http_request_t* r, int status, std::string_view type, std::string_view body) noexcept {
     ngx_str_t content_type = as_ngx(type);
     ngx_http_complex_value_t value{};

@@ -9,6 +9,9 @@ namespace billing {
 // bytes that do not belong into a field.
 bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept;
 
+// Takes back what add_header() added under this very name.
+void remove_header(ngx_http_request_t* r, std::string_view name) noexcept;
+
 // Sends status, type and body; what ngx_http_finalize_request() is to be called with. `type` is static text.
 ngx_int_t send_answer(ngx_http_request_t* r, int status, std::string_view type, std::string_view body) noexcept;
 

@@ -31,6 +31,7 @@ struct AccountSource {
     ngx_http_complex_value_t* text = nullptr;
     ngx_int_t variable = NGX_ERROR;
 
+    bool operator==(const AccountSource&) const = default;
     bool given() const noexcept { return text != nullptr || variable != NGX_ERROR; }
     // Empty when nobody is named. False: nginx could not tell.
     bool read(ngx_http_request_t* r, std::string_view& account) const noexcept;

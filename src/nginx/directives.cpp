@@ -28,15 +28,6 @@ char* setter(ngx_conf_t* cf, void* conf, Body body) {
                  [&]() -> char* { return body(*static_cast<Conf*>(conf)); });
 }
 
-std::optional<std::uint32_t> parse_cost(std::string_view text) noexcept {
-    std::uint32_t cost = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), cost);
-    if (problem != std::errc{} || end != text.data() + text.size() || cost < 1 || cost > k_max_cost) {
-        return std::nullopt;
-    }
-    return cost;
-}
-
 ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
     auto* value = static_cast<ngx_http_complex_value_t*>(ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t)));
     ngx_str_t source = pool_copy(cf->pool, text);
@@ -275,9 +266,9 @@ char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 return fail(cf, "unknown parameter \"" + std::string{text} + "\"; write cost=N or cost=$variable");
             }
             text.remove_prefix(std::string_view{"cost="}.size());
-            const auto constant = parse_cost(text);
-            if (constant) {
-                quota.rule.cost = *constant;
+            const std::uint32_t constant = parse_cost(text);
+            if (constant != 0) {
+                quota.rule.cost = constant;
             } else if (text.find('$') == std::string_view::npos) {
                 return fail(cf, "invalid cost \"" + std::string{text} + "\"; write a whole number from 1 to " +
                                     std::to_string(k_max_cost) + " or a variable");

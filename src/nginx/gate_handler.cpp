@@ -4,8 +4,6 @@
 #include "nginx/waiting.hpp"
 #include "nginx/worker.hpp"
 
-#include <charconv>
-
 namespace billing {
 
 namespace {
@@ -25,21 +23,16 @@ RequestRecord* make_record(ngx_http_request_t* r) noexcept {
     record->charge.count = 0;
     record->account = {};
     record->rules = nullptr;
+    record->account_source = nullptr;
     record->waiting = nullptr;
+    record->refused = false;
+    record->fields_sent = false;
     ngx_http_set_ctx(r, record, ngx_http_billing_module);
     return record;
 }
 
 bool changes_things(ngx_uint_t method) noexcept {
     return (method & (NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_OPTIONS | NGX_HTTP_TRACE)) == 0;
-}
-
-// The digits of a whole number from 1 to k_max_cost; 0 for anything else.
-std::uint32_t parse_cost(std::string_view text) noexcept {
-    std::uint32_t cost = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), cost);
-    const bool whole = problem == std::errc{} && end == text.data() + text.size();
-    return whole && cost <= k_max_cost ? cost : 0;
 }
 
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) noexcept {
@@ -79,7 +72,6 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
     ask.now = ngx_time();
     ask.now_ms = ngx_current_msec;
     ask.write = changes_things(r->method);
-    ask.charge = r == r->main;
     ask.unknown = conf.unknown_account;
     ask.on_error = conf.error_policy;
     return conf.rules->costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask);
@@ -89,20 +81,22 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     Table& table = Worker::current()->table();
     if (!record.decision.allows()) {
         table.count(Counter::decisions_refused);
+        record.refused = true;
         return refuse(r, record);
     }
     table.count(Counter::decisions_allowed);
     return send_rate_limit_fields(r, record) ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-// True when there is nothing (more) to decide: OPTIONS and work that nginx does for itself are free, a refusal's error
-// page is let through, and a redirect within the same rules has been paid.
-bool passes(const ngx_http_request_t* r, const LocConf& conf, const RequestRecord* record) noexcept {
-    if (!conf.gated || r->method == NGX_HTTP_OPTIONS || r->background) {
-        return true;
-    }
-    return record != nullptr && record->rules != nullptr && record->waiting == nullptr &&
-           (record->rules == conf.rules || !record->decision.allows());
+// OPTIONS and work that nginx does for itself are free.
+bool is_free(const ngx_http_request_t* r, const LocConf& conf) noexcept {
+    return !conf.gated || r->method == NGX_HTTP_OPTIONS || r->background;
+}
+
+// A redirect within the same rules and for the same account has been decided and paid.
+bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
+    return record.rules == conf.rules && record.account_source != nullptr && *record.account_source == conf.account &&
+           record.waiting == nullptr;
 }
 
 // What the client sees at the end decides whether the request is paid for: answers of 2xx, 3xx and a switch of
@@ -113,6 +107,37 @@ bool is_paid(const ngx_http_request_t* r) noexcept {
         return r->upstream_states != nullptr && r->upstream_states->nelts > 0;
     }
     return status < NGX_HTTP_BAD_REQUEST;
+}
+
+ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
+    if (record != nullptr && record->waiting != nullptr) {
+        if (!record->waiting->over()) {
+            return NGX_AGAIN;
+        }
+        record->waiting = nullptr;
+        return conclude(r, *record);
+    }
+    record = record != nullptr ? record : make_record(r);
+    RequestRecord* payer = record;
+    if (r != r->main) { // a charge is taken once for each request of a client, whatever its subrequests are
+        payer = find_record(r->main);
+        payer = payer != nullptr ? payer : make_record(r->main);
+    }
+    if (record == nullptr || payer == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    record->rules = conf.rules;
+    record->account_source = &conf.account;
+    record->decision = Decision{};
+    Ask ask;
+    record->decision.reason = read_request(r, conf, *record, ask);
+    if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
+        const ngx_int_t begun = begin_waiting(r, *record, ask, payer->charge);
+        if (begun != NGX_OK) {
+            return begun;
+        }
+    }
+    return conclude(r, *record);
 }
 
 } // namespace
@@ -135,32 +160,16 @@ RequestRecord* find_record(ngx_http_request_t* r) noexcept {
 ngx_int_t gate_handler(ngx_http_request_t* r) {
     const LocConf& conf = loc_conf(r);
     RequestRecord* record = find_record(r);
-    if (passes(r, conf, record)) {
+    if (record != nullptr && record->refused) { // the error page is let through, what it leads to is not
+        record->refused = false;
+        record->rules = nullptr;
         return NGX_DECLINED;
     }
-    if (record != nullptr && record->waiting != nullptr) {
-        if (!record->waiting->over()) {
-            return NGX_AGAIN;
-        }
-        record->waiting = nullptr;
-        return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR},
-                     [&] { return conclude(r, *record); });
+    if (is_free(r, conf) || (record != nullptr && is_decided(conf, *record))) {
+        return NGX_DECLINED;
     }
-    if (record == nullptr && (record = make_record(r)) == nullptr) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-    record->rules = conf.rules;
-    return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [&]() -> ngx_int_t {
-        Ask ask;
-        record->decision.reason = read_request(r, conf, *record, ask);
-        if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, record->charge)) {
-            const ngx_int_t begun = begin_waiting(r, *record, ask);
-            if (begun != NGX_OK) {
-                return begun;
-            }
-        }
-        return conclude(r, *record);
-    });
+    return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR},
+                 [&] { return decide(r, conf, record); });
 }
 
 ngx_int_t settle_handler(ngx_http_request_t* r) {

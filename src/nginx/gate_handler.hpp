@@ -17,10 +17,13 @@ class Waiting;
 struct RequestRecord {
     ngx_http_request_t* request;
     Decision decision;
-    Charge charge; // of the client's request only; subrequests take nothing
+    Charge charge; // of the client's request; what subrequests take is in the main request's record
     std::string_view account;
-    const LocationRules* rules; // of the last decision; null = none yet
-    Waiting* waiting;           // while Redis or PostgreSQL is asked
+    const LocationRules* rules;          // of the last decision; null = none yet
+    const AccountSource* account_source; // and who was asked for
+    Waiting* waiting;                    // while Redis or PostgreSQL is asked
+    bool refused;                        // the next location is the refusal's error page
+    bool fields_sent;                    // RateLimit fields stand in the answer
 };
 
 // Null when the gate has not seen this request.

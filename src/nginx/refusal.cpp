@@ -8,6 +8,9 @@ namespace billing {
 
 namespace {
 
+constexpr std::string_view k_policy_field = "RateLimit-Policy";
+constexpr std::string_view k_limit_field = "RateLimit";
+
 // An operator's error_page for this status takes the place of our body.
 bool has_error_page(ngx_http_request_t* r, int status) noexcept {
     const auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
@@ -30,7 +33,7 @@ int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
     return code != 0 ? code : default_status(reason);
 }
 
-ngx_int_t refuse(ngx_http_request_t* r, const RequestRecord& record) {
+ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     const Decision& decision = record.decision;
     const Rules& rules = record.rules->rules;
     const int status = status_of(r, decision.reason);
@@ -54,7 +57,7 @@ ngx_int_t refuse(ngx_http_request_t* r, const RequestRecord& record) {
     return NGX_DONE;
 }
 
-bool send_rate_limit_fields(ngx_http_request_t* r, const RequestRecord& record) noexcept {
+bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexcept {
     const Meter& meter = record.decision.meter;
     if (!meter.metered || r != r->main) {
         return true;
@@ -64,7 +67,12 @@ bool send_rate_limit_fields(ngx_http_request_t* r, const RequestRecord& record) 
     if (!rate_limit_fields(meter, record.rules->rules.quotas[meter.quota].key, period, ngx_time(), fields)) {
         return true;
     }
-    return add_header(r, "RateLimit-Policy", fields.policy) && add_header(r, "RateLimit", fields.limit);
+    if (record.fields_sent) { // a redirect was decided anew
+        remove_header(r, k_policy_field);
+        remove_header(r, k_limit_field);
+    }
+    record.fields_sent = true;
+    return add_header(r, k_policy_field, fields.policy) && add_header(r, k_limit_field, fields.limit);
 }
 
 } // namespace billing

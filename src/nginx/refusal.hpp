@@ -9,10 +9,10 @@ namespace billing {
 
 // Answers the request itself, or leaves it to error_page where one is configured for the status. What a phase handler
 // returns.
-ngx_int_t refuse(ngx_http_request_t* r, const RequestRecord& record);
+ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record);
 
 // Adds the fields to the coming answer. False: out of memory.
-bool send_rate_limit_fields(ngx_http_request_t* r, const RequestRecord& record) noexcept;
+bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexcept;
 
 // The status that the client gets: billing_codes, else the default.
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept;

@@ -23,13 +23,13 @@ void Waiting::done() noexcept {
     ngx_http_run_posted_requests(connection);
 }
 
-ngx_int_t begin_waiting(ngx_http_request_t* r, RequestRecord& record, const Ask& ask) {
+ngx_int_t begin_waiting(ngx_http_request_t* r, RequestRecord& record, const Ask& ask, Charge& charge) {
     Worker& worker = *Worker::current();
     ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(Waiting));
     if (cleanup == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    auto* waiting = new (cleanup->data) Waiting{r, record, worker.gate().resolve(ask, record.charge)};
+    auto* waiting = new (cleanup->data) Waiting{r, record, worker.gate().resolve(ask, charge)};
     cleanup->handler = [](void* data) { static_cast<Waiting*>(data)->~Waiting(); };
     if (worker.requests().start(*waiting)) {
         waiting->collect();

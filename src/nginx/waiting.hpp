@@ -31,6 +31,7 @@ private:
 
 // Starts resolve(). NGX_OK: decided at once, the decision is in the record; NGX_AGAIN: the handler is called again;
 // else an error.
-ngx_int_t begin_waiting(ngx_http_request_t* r, RequestRecord& record, const Ask& ask);
+// Takes into `charge`, which lives as long as the client's request.
+ngx_int_t begin_waiting(ngx_http_request_t* r, RequestRecord& record, const Ask& ask, Charge& charge);
 
 } // namespace billing

@@ -67,8 +67,8 @@ void give_back(const ngx_cycle_t* cycle, const MainConf& conf, Table& table) {
 Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
     : reactor_(cycle->log), scope_(reactor_), requests_(reactor_), table_(table),
       postgres_(reactor_, postgres_config(conf)), redis_(), cache_(),
-      accounts_(scope_, postgres_, conf.redis ? &cache_.emplace(redis_.emplace(reactor_, redis_config(conf))) : nullptr,
-                table_),
+      accounts_(scope_, postgres_,
+                conf.redis ? &cache_.emplace(reactor_, redis_.emplace(reactor_, redis_config(conf))) : nullptr, table_),
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
       jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf)) {}

@@ -48,7 +48,7 @@ Task<Fetched> AccountStore::fetch_once(std::string key) {
     }
     auto& batch = mode == Mode::create ? creating_ : reading_;
     std::optional<Row> row = co_await batch.join(account);
-    if (!row) {
+    if (!row || !row->told) {
         co_return Fetched::unavailable;
     }
     if (!row->known) {
@@ -74,6 +74,9 @@ Task<std::vector<AccountStore::Row>> AccountStore::read(std::vector<std::string>
         if (result.outcome() == PgOutcome::refused) {
             trouble_.say("PostgreSQL refuses to read accounts: " + result.message() +
                          "; has ngx-billing migrate been run?");
+            if (accounts.size() > 1) {
+                co_return co_await read_each(std::move(accounts), create);
+            }
         }
         co_return rows;
     }
@@ -89,6 +92,19 @@ Task<std::vector<AccountStore::Row>> AccountStore::read(std::vector<std::string>
             rows[index] = {true, static_cast<std::uint64_t>(result.integer(at->second, 1)),
                            std::string{result.text(at->second, 2)}};
         }
+    }
+    co_return rows;
+}
+
+// What one account is in the way of, the others need not wait for.
+Task<std::vector<AccountStore::Row>> AccountStore::read_each(std::vector<std::string> accounts, bool create) {
+    std::vector<Row> rows;
+    for (const std::string& account : accounts) {
+        std::vector<std::string> alone(1, account);
+        std::vector<Row> row = co_await read(std::move(alone), create);
+        Row nothing;
+        nothing.told = false;
+        rows.push_back(row.empty() ? nothing : std::move(row.front()));
     }
     co_return rows;
 }

@@ -43,6 +43,7 @@ public:
 
 private:
     struct Row {
+        bool told = true; // false: PostgreSQL could not say
         bool known = false;
         std::uint64_t stamp = 0;
         std::string body;
@@ -50,6 +51,7 @@ private:
 
     Task<Fetched> fetch_once(std::string key);
     Task<std::vector<Row>> read(std::vector<std::string> accounts, bool create);
+    Task<std::vector<Row>> read_each(std::vector<std::string> accounts, bool create);
     bool put(std::string_view body, std::uint32_t valid_gen);
 
     Scope& scope_;

@@ -38,7 +38,7 @@ Task<bool> CatalogHolder::fetch() {
 Task<bool> CatalogHolder::fetch_once(int) {
     PgResult result = co_await postgres_.query("SELECT billing.catalog_document()");
     if (result && result.rows() == 1) {
-        co_return put(result.text(0, 0));
+        co_return apply(result.text(0, 0));
     }
     if (result.outcome() == PgOutcome::refused) {
         trouble_.say("PostgreSQL has no catalog to read: " + result.message() + "; has ngx-billing migrate been run?");
@@ -47,13 +47,19 @@ Task<bool> CatalogHolder::fetch_once(int) {
     if (redis_ != nullptr) {
         cached = co_await redis_->catalog();
     }
-    co_return !cached.empty() && put(cached);
+    co_return !cached.empty() && apply(cached);
 }
 
-bool CatalogHolder::put(std::string_view document) {
+bool CatalogHolder::apply(std::string_view document) {
     const auto read = Catalog::read(document);
     if (!read) {
         trouble_.say(read.error() + "; run ngx-billing catalog apply FILE");
+        return catalog_.has_value();
+    }
+    if (document.size() > k_catalog_bytes) {
+        trouble_.say("the catalog has " + std::to_string(document.size()) + " bytes, more than the " +
+                     std::to_string(k_catalog_bytes) +
+                     " that hosts can hold; merge plans or features and apply it again");
         return catalog_.has_value();
     }
     trouble_.settled();

@@ -29,9 +29,11 @@ public:
     // Asks PostgreSQL, else Redis, and puts what it finds into shared memory. True when a catalog is known afterwards.
     Task<bool> fetch();
 
+    // A document from the change stream: into shared memory, if it is one. True when a catalog is known afterwards.
+    bool apply(std::string_view document);
+
 private:
     Task<bool> fetch_once(int key);
-    bool put(std::string_view document);
 
     Scope& scope_;
     Postgres& postgres_;

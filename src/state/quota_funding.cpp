@@ -51,6 +51,9 @@ QuotaFunding::QuotaFunding(Scope& scope, Postgres& postgres, Table& table)
 
 Task<std::optional<QuotaFunding::Answer>> QuotaFunding::fund(Ask ask) {
     std::optional<Answer> answer = co_await batch_.join(ask);
+    if (answer && !answer->told) {
+        answer.reset();
+    }
     co_return answer;
 }
 
@@ -87,6 +90,9 @@ Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run(std::vector<Ask> asks)
     if (!result || result.rows() != static_cast<int>(rows.groups.size())) {
         if (result.outcome() == PgOutcome::refused) {
             trouble_.say("PostgreSQL refuses to fund quotas: " + result.message());
+            if (asks.size() > 1) {
+                co_return co_await run_each(std::move(asks));
+            }
         }
         co_return std::vector<Answer>{};
     }
@@ -96,6 +102,19 @@ Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run(std::vector<Ask> asks)
     for (const Ask& ask : asks) {
         answers.push_back(read_answer(result, row, ask));
         row += static_cast<int>(ask.count);
+    }
+    co_return answers;
+}
+
+// What one account is in the way of, the others need not wait for.
+Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run_each(std::vector<Ask> asks) {
+    std::vector<Answer> answers;
+    for (const Ask& ask : asks) {
+        std::vector<Ask> alone(1, ask);
+        std::vector<Answer> answer = co_await run(std::move(alone));
+        Answer nothing;
+        nothing.told = false;
+        answers.push_back(answer.empty() ? nothing : answer.front());
     }
     co_return answers;
 }

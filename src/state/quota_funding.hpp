@@ -33,6 +33,7 @@ public:
         std::array<Need, k_max_needs> needs{};
     };
     struct Answer {
+        bool told = true; // false: PostgreSQL could not say, as when somebody holds the row
         bool granted = false;
         bool elsewhere = false; // refused, but hosts may hold as much as is missing; they have been asked to return it
         struct Line {
@@ -54,6 +55,7 @@ public:
 
 private:
     Task<std::vector<Answer>> run(std::vector<Ask> asks);
+    Task<std::vector<Answer>> run_each(std::vector<Ask> asks);
     Answer read_answer(const PgResult& result, int row, const Ask& ask);
     std::uint32_t want(const Ask& ask, const Need& need);
 

@@ -2,6 +2,7 @@
 
 #include "domain/json.hpp"
 
+#include <algorithm>
 #include <random>
 
 namespace billing {
@@ -44,6 +45,7 @@ Task<std::string> RedisCache::body_of(std::string key) {
     const std::string run = co_await run_id();
     RedisArgs command{"HMGET", key, "run", "body"};
     RedisReply reply = co_await redis_.command(std::move(command));
+    look_at(reply, key);
     const bool trusted = reply.is_array() && !run.empty() && reply[0].text() == run;
     co_return trusted ? reply[1].text() : std::string{};
 }
@@ -55,6 +57,7 @@ Task<std::string> RedisCache::run_id() {
     }
     RedisArgs command{"INFO", "server"};
     RedisReply reply = co_await redis_.command(std::move(command));
+    look_at(reply, "INFO");
     constexpr std::string_view k_name = "run_id:";
     const auto at = reply.ok() ? reply.text().find(k_name) : std::string::npos;
     run_id_ = at == std::string::npos ? "" : reply.text().substr(at + k_name.size(), k_life_bytes);
@@ -70,6 +73,7 @@ Task<std::string> RedisCache::life() {
     // A flush loses the mark; whoever looks first makes a new one.
     RedisArgs mark{"SET", k_life_key, to_hex16(std::random_device{}()), "NX", "GET"};
     RedisReply held = co_await redis_.command(std::move(mark));
+    look_at(held, k_life_key);
     if (!held.ok()) {
         co_return std::string{};
     }
@@ -77,7 +81,9 @@ Task<std::string> RedisCache::life() {
         RedisArgs again{"GET", k_life_key};
         held = co_await redis_.command(std::move(again));
     }
-    co_return held.kind() == RedisKind::string ? run + held.text().substr(8) : std::string{};
+    std::string mark_text = held.text().substr(0, 16);
+    std::replace(mark_text.begin(), mark_text.end(), ' ', '_'); // a place in the stream is stored before a blank
+    co_return held.kind() == RedisKind::string ? run + mark_text : std::string{};
 }
 
 Task<bool> RedisCache::put_account(std::string account, std::uint64_t stamp, std::string body) {
@@ -95,7 +101,9 @@ Task<bool> RedisCache::put(std::string key, std::uint64_t stamp, std::string bod
     std::vector<std::string> arguments(1, to_hex16(stamp));
     arguments.push_back(run);
     arguments.push_back(std::move(body));
+    const std::string where = keys.front();
     RedisReply reply = co_await redis_.eval(put_script(), std::move(keys), std::move(arguments));
+    look_at(reply, where);
     co_return reply.ok();
 }
 
@@ -119,7 +127,14 @@ Task<bool> RedisCache::heartbeat(std::int64_t watermark) {
 
 Task<bool> RedisCache::announce(RedisArgs change) {
     RedisReply reply = co_await redis_.command(std::move(change));
+    look_at(reply, k_changes_key);
     co_return reply.ok();
+}
+
+void RedisCache::look_at(const RedisReply& reply, std::string_view what) {
+    if (reply.is_error()) {
+        trouble_.say("Redis refuses " + std::string{what} + ": " + reply.text());
+    }
 }
 
 } // namespace billing

@@ -3,6 +3,7 @@
 // is not believed.
 #pragma once
 
+#include "async/complaint.hpp"
 #include "async/task.hpp"
 #include "drivers/redis.hpp"
 
@@ -17,7 +18,7 @@ inline constexpr std::string_view k_changes_key = "billing:changes";
 
 class RedisCache {
 public:
-    explicit RedisCache(Redis& redis) noexcept : redis_(redis) {}
+    RedisCache(Reactor& reactor, Redis& redis) noexcept : redis_(redis), trouble_(reactor) {}
 
     // The body held for the account; empty when there is none, or one from before a restart, or Redis does not answer.
     Task<std::string> account(std::string account);
@@ -43,7 +44,11 @@ private:
     Task<bool> put(std::string key, std::uint64_t stamp, std::string body);
     Task<bool> announce(RedisArgs change);
 
+    // Redis answers with an error: a value of another type, no right to a command, no memory. Told once.
+    void look_at(const RedisReply& reply, std::string_view what);
+
     Redis& redis_;
+    Complaint trouble_;
     std::string run_id_; // of the server behind connection number run_id_of_
     std::uint64_t run_id_of_ = 0;
 };

@@ -195,12 +195,11 @@ Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_ge
     if (stamp > facts.stamp) {
         return Put::kept;
     }
-    if (stamp == facts.stamp && (was_current || !is_current)) {
-        AccountFacts old{};
-        read_overrides(shared::load(record.link), old);
-        if (old.overrides_until == facts.overrides_until) {
-            return Put::kept;
-        }
+    AccountFacts old{};
+    read_overrides(shared::load(record.link), old);
+    const bool override_ended = stamp == facts.stamp && old.overrides_until != facts.overrides_until;
+    if (stamp == facts.stamp && (was_current || !is_current) && !override_ended) {
+        return Put::kept;
     }
     const std::size_t wanted = facts.has_overrides ? std::max<std::size_t>(1, (amounts.size() + 1) / 2) : 0;
     if (!writing.provide_override_units(number, wanted)) {
@@ -208,7 +207,7 @@ Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_ge
         return Put::no_room;
     }
     writing.enter(number, key.hi);
-    if (stamp != 0 && stamp < facts.stamp) {
+    if (stamp != 0 && (stamp < facts.stamp || override_ended)) { // tokens may be more than the present limit gives
         writing.take_out_all(number);
     }
     writing.write_facts(number, facts, was_current ? now : valid_gen, facts.has_overrides ? amounts : amounts.first(0));
