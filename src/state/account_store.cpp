@@ -89,7 +89,7 @@ Task<std::vector<AccountStore::Row>> AccountStore::read(std::vector<std::string>
     for (std::size_t index = 0; index < accounts.size(); ++index) {
         const auto at = found.find(accounts[index]);
         if (at != found.end()) {
-            rows[index] = {true, static_cast<std::uint64_t>(result.integer(at->second, 1)),
+            rows[index] = {true, true, static_cast<std::uint64_t>(result.integer(at->second, 1)),
                            std::string{result.text(at->second, 2)}};
         }
     }
