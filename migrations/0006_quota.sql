@@ -246,7 +246,7 @@ END $$;
 CREATE FUNCTION billing.usage_flush(instance uuid, host text, seq bigint, account_ids bigint[], limit_nos smallint[],
                                     periods bigint[], spent bigint[], returned bigint[])
     RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = billing, pg_temp SET lock_timeout = '1s'
+    SET search_path = billing, pg_temp SET lock_timeout = '100ms' -- shorter than quota_fund's, which waits for rows held here
     SET plan_cache_mode = force_generic_plan SET jit = off
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 DECLARE

@@ -1,6 +1,7 @@
 #include "state/quota_funding.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace billing {
 
@@ -106,15 +107,23 @@ Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run(std::vector<Ask> asks)
     co_return answers;
 }
 
-// What one account is in the way of, the others need not wait for.
+// What one account is in the way of, the others need not wait for; whoever asks for that one is not made to wait in
+// turn.
 Task<std::vector<QuotaFunding::Answer>> QuotaFunding::run_each(std::vector<Ask> asks) {
     std::vector<Answer> answers;
+    std::set<std::uint64_t> stuck;
     for (const Ask& ask : asks) {
-        std::vector<Ask> alone(1, ask);
-        std::vector<Answer> answer = co_await run(std::move(alone));
-        Answer nothing;
-        nothing.told = false;
-        answers.push_back(answer.empty() ? nothing : answer.front());
+        std::vector<Answer> answer;
+        if (!stuck.contains(ask.account_id)) {
+            std::vector<Ask> alone(1, ask);
+            answer = co_await run(std::move(alone));
+        }
+        if (answer.empty()) {
+            stuck.insert(ask.account_id);
+            answer.resize(1);
+            answer.front().told = false;
+        }
+        answers.push_back(answer.front());
     }
     co_return answers;
 }
