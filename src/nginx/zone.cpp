@@ -53,7 +53,7 @@ char* add_zone(ngx_conf_t* cf, ngx_str_t name, std::size_t size, MainConf& main)
     constexpr std::size_t k_least = std::size_t{2} << 20;
     if (size < k_least) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "zone \"%V\" is too small; write at least 2m, or 16m for 100000 accounts", &name);
+                           "zone \"%V\" is too small; write at least 2m, or 16m for 200000 accounts", &name);
         return static_cast<char*>(NGX_CONF_ERROR);
     }
     ngx_shm_zone_t* zone = ngx_shared_memory_add(cf, &name, size, &ngx_http_billing_module);

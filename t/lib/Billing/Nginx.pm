@@ -12,7 +12,7 @@ use Billing::Process qw(wait_for free_port new_directory build sanitized slurp);
 use IO::Socket::INET ();
 use Test::More ();
 
-my $alarming = qr/\[(?:alert|emerg|crit)\]|open socket|exited on signal|exited with code [1-9]|Sanitizer|runtime error:|terminate called/;
+my $alarming = qr/\[(?:alert|emerg|crit)\]|open socket|exited on signal|exited with code [1-9]|Sanitizer|runtime error:|terminate called|ended by an exception|billing: unexpected|billing: usage batch .* is dropped/;
 my @hosts;
 
 # conf => text; optional: name => for messages, vars => {}, workers => 2, log_level => 'info', start => 0 to start it later,
