@@ -1,0 +1,213 @@
+-- Credits that follow subscriptions: the first allocation, raises, refills, the end, and packs. Only stripe_apply calls
+-- these, under the account's row lock; the ledger's key makes each movement once.
+--
+-- The rule (keep_used): within a period, what an account used and what it has left together never exceed the largest
+-- allocation of a plan that it held in the period, plus what it bought. An upgrade raises to the new allocation less what
+-- was used, a downgrade lowers at the next refill, going and coming back brings nothing. A period ends with a paid renewal,
+-- or when a new subscription begins after the last one's period. The free plan's one-time allocation is given at the
+-- account's birth and never again: its rest is set aside while a subscription provides.
+
+-- The balance as it is, locked; a type that the account never had starts at nothing.
+CREATE FUNCTION billing.credit_balance(p_account_id bigint, p_credit_no smallint) RETURNS billing.credit_balances
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    b credit_balances;
+BEGIN
+    SELECT x.* INTO b FROM credit_balances x WHERE x.account_id = p_account_id AND x.credit_no = p_credit_no
+        FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        b.account_id := p_account_id;
+        b.credit_no := p_credit_no;
+        b.allocated := 0;
+        b.remaining := 0;
+        b.used := 0;
+        b.overage := 0;
+        b.period_seq := 0;
+        b.bought := 0;
+    END IF;
+    RETURN b;
+END $$;
+
+CREATE FUNCTION billing.credit_save(b billing.credit_balances) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    INSERT INTO credit_balances SELECT (b).*
+        ON CONFLICT (account_id, credit_no) DO UPDATE SET allocated = excluded.allocated, remaining = excluded.remaining,
+            used = excluded.used, overage = excluded.overage, period_seq = excluded.period_seq,
+            period_start = excluded.period_start, period_end = excluded.period_end,
+            last_refill_at = excluded.last_refill_at, bought = excluded.bought, one_time_left = excluded.one_time_left;
+END $$;
+
+-- One movement: ledger row, balance and audit row, or, if its key is known, nothing at all. p_key gets the type appended.
+CREATE FUNCTION billing.credit_move(b billing.credit_balances, p_action text, p_quantity bigint, p_key text, p_invoice text,
+        p_reason text, p_metadata jsonb) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_type text := (SELECT t.credit_key FROM credit_types t WHERE t.credit_no = b.credit_no);
+    v_was  credit_balances := credit_balance(b.account_id, b.credit_no);
+BEGIN
+    INSERT INTO credit_ledger (account_id, credit_no, action, quantity, balance_after, idem_key, invoice_id, reason, metadata)
+        VALUES (b.account_id, b.credit_no, p_action, p_quantity, b.remaining, p_key || ':' || v_type, p_invoice, p_reason,
+                jsonb_strip_nulls(p_metadata))
+        ON CONFLICT ON CONSTRAINT credit_ledger_once DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM credit_save(b);
+    INSERT INTO audit_log (account_id, actor, action, before, after, invoice_id)
+        VALUES (b.account_id, audit_actor(), 'credits.' || p_action,
+                jsonb_build_object('credit', v_type, 'remaining', v_was.remaining, 'used', v_was.used),
+                jsonb_build_object('credit', v_type, 'remaining', b.remaining, 'used', b.used), p_invoice);
+    RETURN true;
+END $$;
+
+-- What the plan of a subscription gives. The first time that the subscription is seen paid: for the period it begins with,
+-- whichever event shows it. Later: the raise of an upgrade.
+CREATE FUNCTION billing.credits_allocate(s billing.subscriptions) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_first boolean := s.credits_from IS NULL;
+    v_start timestamptz := coalesce(s.period_start, s.started_at, now());
+    v_part  bigint; -- of the plan, as opposed to bought
+    v_new   bigint;
+    v_over  boolean;
+    v_plan  text := (SELECT p.plan_key FROM plans p WHERE p.plan_no = s.plan_no);
+    c       record;
+    b       credit_balances;
+BEGIN
+    FOR c IN SELECT x.credit_no, x.quantity FROM plan_credits x WHERE x.plan_no = s.plan_no ORDER BY x.credit_no LOOP
+        b := credit_balance(s.account_id, c.credit_no);
+        v_part := b.remaining - b.bought;
+        v_over := v_first AND v_start >= b.period_end; -- a new period: nothing of the last one carries over
+        IF v_over THEN
+            v_new := c.quantity;
+            b.allocated := c.quantity;
+            b.used := 0;
+            b.period_seq := b.period_seq + 1;
+        ELSIF b.one_time_left IS NULL THEN -- comes from the free plan: what was used counts
+            v_new := greatest(greatest(b.allocated, c.quantity) - b.used, v_part);
+            b.allocated := greatest(b.allocated, c.quantity);
+        ELSE
+            v_new := v_part + greatest(c.quantity - b.allocated, 0);
+            b.allocated := greatest(b.allocated, c.quantity);
+        END IF;
+        b.one_time_left := coalesce(b.one_time_left, v_part);
+        IF v_first THEN
+            b.period_start := v_start;
+            b.period_end := s.period_end;
+        ELSIF b.period_start = s.period_start THEN
+            b.period_end := s.period_end; -- a trial that was made longer
+        END IF;
+        b.remaining := v_new + b.bought;
+        IF v_over THEN
+            PERFORM credit_move(b, 'allocate', v_new, format('alloc:%s:%s:%s', s.subscription_id, unix(v_start), v_plan), NULL,
+                'subscription began', jsonb_build_object('lapsed', v_part, 'carried', b.bought));
+        ELSIF v_new <> v_part THEN
+            PERFORM credit_move(b, 'allocate', v_new - v_part,
+                format('alloc:%s:%s:%s', s.subscription_id, unix(b.period_start), v_plan), NULL,
+                CASE WHEN v_first THEN 'subscription began' ELSE 'plan changed' END, '{}');
+        ELSE
+            PERFORM credit_save(b);
+        END IF;
+    END LOOP;
+    UPDATE subscriptions x SET credits_from = v_start WHERE x.subscription_id = s.subscription_id AND x.credits_from IS NULL;
+END $$;
+
+-- A paid renewal: each type starts anew with the plan's allocation; the rest of the last period lapses, what was bought
+-- stays. Once for an invoice, and never for a period that is not later than the one provided for already. p_price: the
+-- invoice's; the better of its plan and the present one counts, so that a late event gives what a timely one had given.
+-- The ledger row's quantity is the new allocation (the sum of a period begins with it); its metadata name what lapsed.
+CREATE FUNCTION billing.credits_refill(s billing.subscriptions, p_invoice text, p_price text, p_start timestamptz,
+        p_end timestamptz) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_start timestamptz := coalesce(p_start, s.period_start);
+    v_part  bigint;
+    v_over  bigint;
+    c       record;
+    b       credit_balances;
+BEGIN
+    FOR c IN
+        SELECT t.credit_no, coalesce(max(pc.quantity), 0) AS quantity FROM credit_types t
+        LEFT JOIN plan_credits pc ON pc.credit_no = t.credit_no AND (pc.plan_no = s.plan_no
+            OR pc.plan_no = (SELECT x.plan_no FROM plan_prices x WHERE x.price_id = p_price))
+        LEFT JOIN credit_balances x ON x.account_id = s.account_id AND x.credit_no = t.credit_no
+        WHERE pc.plan_no IS NOT NULL OR x.account_id IS NOT NULL
+        GROUP BY t.credit_no ORDER BY t.credit_no
+    LOOP
+        b := credit_balance(s.account_id, c.credit_no);
+        CONTINUE WHEN v_start <= b.period_start;
+        v_part := b.remaining - b.bought;
+        v_over := b.overage;
+        b.one_time_left := coalesce(b.one_time_left, v_part);
+        b.allocated := c.quantity;
+        b.used := 0;
+        b.overage := 0;
+        b.remaining := c.quantity + b.bought;
+        b.period_seq := b.period_seq + 1;
+        b.period_start := v_start;
+        b.period_end := coalesce(p_end, CASE WHEN s.period_start = v_start THEN s.period_end END);
+        b.last_refill_at := clock_timestamp();
+        PERFORM credit_move(b, 'refill', c.quantity, 'refill:' || p_invoice, p_invoice, 'subscription renewed',
+            jsonb_build_object('lapsed', v_part, 'carried', b.bought, 'overage', v_over));
+    END LOOP;
+END $$;
+
+-- The last subscription has ended, and the account is on the free plan: what is left of its one-time allocation. If that
+-- happens within the period, not more than was left of the period either, and the period's use is remembered: whoever comes
+-- back before its end goes on where he was.
+CREATE FUNCTION billing.credits_end(p_account_id bigint, p_subscription text, p_ended timestamptz) RETURNS void
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_part bigint;
+    v_new  bigint;
+    v_key  text;
+    b      credit_balances;
+BEGIN
+    FOR b IN SELECT x.* FROM credit_balances x WHERE x.account_id = p_account_id AND x.one_time_left IS NOT NULL
+             ORDER BY x.credit_no FOR NO KEY UPDATE LOOP
+        v_part := b.remaining - b.bought;
+        v_key := format('end:%s:%s', p_subscription, b.period_seq);
+        IF p_ended >= b.period_end THEN
+            v_new := b.one_time_left;
+            b.allocated := greatest(v_new, coalesce((SELECT l.quantity FROM credit_ledger l JOIN credit_types t USING (credit_no)
+                WHERE l.account_id = p_account_id AND l.credit_no = b.credit_no
+                  AND l.idem_key = 'alloc:free:' || t.credit_key), 0));
+            b.used := b.allocated - v_new;
+            b.period_seq := b.period_seq + 1;
+            b.period_start := NULL;
+            b.period_end := NULL;
+        ELSE
+            v_new := least(b.one_time_left, v_part);
+        END IF;
+        b.one_time_left := NULL;
+        b.remaining := v_new + b.bought;
+        IF v_new = v_part THEN
+            PERFORM credit_save(b);
+        ELSE
+            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended', '{}');
+        END IF;
+    END LOOP;
+END $$;
+
+-- A pack that was paid, once for its checkout. Prices and quantities are the catalog's. False: no pack has that price.
+CREATE FUNCTION billing.credits_buy(p_account_id bigint, p_price text, p_count bigint, p_session text,
+        p_payment_intent text) RETURNS boolean LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    k packs;
+    b credit_balances;
+BEGIN
+    SELECT x.* INTO k FROM packs x WHERE x.price_id = p_price;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    b := credit_balance(p_account_id, k.credit_no);
+    b.remaining := b.remaining + k.quantity * p_count;
+    b.bought := b.bought + k.quantity * p_count;
+    PERFORM credit_move(b, 'grant', k.quantity * p_count, 'pack:' || p_session, NULL, 'pack bought',
+        jsonb_build_object('pack', k.pack_key, 'session', p_session, 'payment_intent', p_payment_intent));
+    RETURN true;
+END $$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;

@@ -1,0 +1,224 @@
+# Promise (W5, W7, W8): credits follow the plan; each allocation, refill and pack is given once; and no sequence of up, down,
+# cancel and coming back makes more available in a period than the largest plan held in it plus what was bought.
+use strict;
+use warnings;
+use JSON::PP;
+use Test::More;
+use FindBin qw($Bin);
+require "$Bin/stripe_world.pl";
+
+my $w = StripeWorld->new;
+my ($T0, $DAY) = (StripeWorld::t0(), StripeWorld::day());
+my $sub = { kind => 'subscription' };
+sub su { my ($id, $plan, %o) = @_; return StripeWorld::sub_of("sub_$id", $o{status} // 'active', $plan, %o) }
+sub over { my ($id, $plan, $at, %o) = @_; return su($id, $plan, status => 'canceled', ended_at => $T0 + $at * $DAY, %o) }
+sub invoice {
+    my ($id, $reason, $plan, $start, $invoice) = @_;
+    return { kind => 'invoice_paid', invoice => $invoice // "in_${id}_$start", subscription => "sub_$id", billing_reason => $reason, price => "price_$plan",
+        period_start => $T0 + $start * $DAY, period_end => $T0 + ($start + 30) * $DAY, amount => 1, currency => 'usd', attempt => 1 };
+}
+sub pack_ { my ($session, %o) = @_; return { kind => 'checkout_completed', session => "cs_$session", mode => 'payment', payment_status => 'paid',
+    payment_intent => "pi_$session", price => 'price_pack', %o } }
+sub ledger { return join ' ', map { "$_->{action}:$_->{quantity}:$_->{balance_after}" } @{ $w->rows(q{SELECT l.* FROM billing.credit_ledger l
+    JOIN billing.accounts a ON a.id = account_id JOIN billing.credit_types USING (credit_no)
+    WHERE external_id = $1 AND credit_key = 'logo' ORDER BY l.id}, $_[0]) } }
+
+# The first allocation: one, whichever of the three comes first.
+my %first = (
+    checkout => [{ kind => 'checkout_completed', session => 'cs_f', mode => 'subscription', payment_status => 'paid' }],
+    created  => [$sub],
+    invoice  => [invoice('f', 'subscription_create', 'pro', 0)],
+);
+my $n = 0;
+for my $order (['checkout', 'created', 'invoice'], ['created', 'invoice', 'checkout'], ['invoice', 'checkout', 'created']) {
+    my $name = 'f' . ++$n;
+    $w->account($name);
+    for my $what (@$order) {
+        my $e = { %{ $first{$what}[0] } };
+        $_ and s/_f/_$name/ for @$e{qw(session subscription invoice)};
+        $w->event($name, $e, [su($name, 'pro')]);
+        is $w->credits($name), '50/0/0', "$what: the plan's credits";
+    }
+    is ledger($name), 'allocate:4:4 allocate:46:50', "@$order: one allocation, up from the free plan's";
+    is $w->credits($name, 'video'), '10/0/0', 'each type';
+}
+$w->account('u');
+$w->event('u', { %{ $first{checkout}[0] }, session => 'cs_u', payment_status => 'unpaid' }, [su('u', 'pro', status => 'incomplete')]);
+is $w->credits('u'), '4/0/0', 'not before it is paid';
+
+# Up, down, away and back.
+$w->account('a');
+$w->spend('a', 3);
+$w->event('a', $sub, [su('a', 'starter')]);
+is $w->credits('a'), '17/3/0', 'what was used carries over';
+$w->spend('a', 10);
+$w->event('a', $sub, [su('a', 'pro')]);
+is $w->credits('a'), '37/13/0', 'an upgrade: the new allocation less what was used';
+$w->event('a', $sub, [su('a', $_)]) for qw(starter pro starter pro starter);
+is $w->credits('a'), '37/13/0', 'a downgrade lowers nothing within the period, and going back and forth brings nothing';
+$w->event('a', invoice('a', 'subscription_cycle', 'starter', 30), [su('a', 'starter', start => $T0 + 30 * $DAY)]);
+is $w->credits('a'), '20/0/0', 'the renewal brings the allocation of the lower plan';
+is $w->credits('a', 'video'), '0/0/0', 'a type that it does not have ends';
+$w->spend('a', 20);
+$w->event('a', $sub, [over('a', 'starter', 60, start => $T0 + 30 * $DAY)]);
+is $w->credits('a'), '1/3/0', "the period's end: what was left of the one-time allocation";
+is ledger('a'), 'allocate:4:4 allocate:16:17 allocate:30:37 refill:20:20 adjust:1:1', 'the ledger tells it';
+$w->event('a', $sub, [su('a2', 'pro', start => $T0 + 70 * $DAY)]);
+is $w->credits('a'), '47/3/0', 'a new subscription later: its allocation less what was used of the one-time one';
+$w->event('a', $sub, [over('a2', 'pro', 75, start => $T0 + 70 * $DAY)]);
+is $w->credits('a'), '1/3/0', 'canceled within the period: again what is left of the one-time allocation';
+$w->event('a', $sub, [su('a3', 'starter', start => $T0 + 80 * $DAY)]);
+is $w->credits('a'), '47/3/0', 'back within the period: on where it was';
+$w->spend('a', 47);
+$w->event('a', $sub, [over('a3', 'starter', 81, start => $T0 + 80 * $DAY)]);
+is $w->credits('a'), '0/50/0', 'used up and canceled: nothing, for the period is used up';
+$w->event('a', $sub, [su('a4', 'pro', start => $T0 + 90 * $DAY)]);
+is $w->credits('a'), '0/50/0', 'and coming back within it brings nothing';
+$w->event('a', $sub, [over('a4', 'pro', 95, start => $T0 + 90 * $DAY)]);
+$w->event('a', $sub, [su('a5', 'pro', start => $T0 + 130 * $DAY)]);
+is $w->credits('a'), '50/0/0', 'but after it, everything';
+
+# A late event of an account whose subscription has ended.
+$w->account('l');
+$w->event('l', $sub, [su('l', 'pro')]);
+$w->event('l', $sub, [over('l', 'pro', 30)]);
+$w->event('l', invoice('l', 'subscription_cycle', 'pro', 30), [over('l', 'pro', 30)]);
+is $w->credits('l'), '4/0/0', 'a renewal of what is over refills nothing';
+$w->account('l2');
+$w->event('l2', $sub, [su('l2', 'starter')]);
+$w->event('l2', $sub, [su('l2', 'starter', start => $T0 + 30 * $DAY)]);
+is $w->credits('l2'), '20/0/0', 'a new period alone gives nothing: it must be paid';
+$w->event('l2', $sub, [su('l2', 'starter', start => $T0 + 30 * $DAY)]);
+$w->event('l2', invoice('l2', 'subscription_cycle', 'pro', 30), [su('l2', 'starter', start => $T0 + 30 * $DAY)]);
+is $w->credits('l2'), '50/0/0', 'a late renewal at the plan before a downgrade gives what a timely one had given';
+$w->event('l2', invoice('other', 'subscription_cycle', 'pro', 60), [su('l2', 'starter', start => $T0 + 30 * $DAY), over('other', 'pro', 40)]);
+is $w->credits('l2'), '50/0/0', 'a renewal of another subscription than the one in force gives nothing';
+
+# Packs.
+$w->account('p');
+$w->event('p', pack_('p1'));
+is $w->credits('p'), '14/0/10', 'a pack';
+$w->event('p', pack_('p1')) for 1 .. 2;
+is $w->credits('p'), '14/0/10', 'once for its checkout';
+$w->event('p', pack_('p2', payment_status => 'unpaid'));
+is $w->credits('p'), '14/0/10', 'not before it is paid';
+$w->event('p', pack_('p2'));
+is $w->credits('p'), '24/0/20', 'but then';
+$w->event('p', pack_('p3', price => 'price_gold'));
+is $w->credits('p'), '24/0/20', 'a price that is no pack gives nothing';
+is $w->value(q{SELECT count(*) FROM billing.outbox WHERE payload ->> 'session' = 'cs_p3' AND topic = 'alarm'}), 1, 'and raises an alarm';
+$w->d->do(q{SELECT * FROM billing.checkout_begin('p', 'price_pack')});
+my $intent = $w->value(q{SELECT intent FROM billing.checkout_begin('p', 'price_pack')});
+$w->d->do(q{SELECT billing.checkout_opened('p', $1, 'cs_p4', 'u', NULL)}, undef, $intent);
+$w->event('p', pack_('p4', price => 'price_gold', quantity => 1));
+is $w->credits('p'), '34/0/30', 'a session of ours names its price itself';
+is $w->value(q{SELECT metadata ->> 'payment_intent' FROM billing.credit_ledger WHERE idem_key = 'pack:cs_p4:logo'}), 'pi_p4', 'with its payment';
+$w->event('p', $sub, [su('p', 'pro')]);
+is $w->credits('p'), '80/0/30', 'packs come on top of a plan';
+$w->spend('p', 60);
+is $w->credits('p'), '20/60/20', 'and are spent last';
+$w->event('p', invoice('p', 'subscription_cycle', 'pro', 30), [su('p', 'pro', start => $T0 + 30 * $DAY)]);
+is $w->credits('p'), '70/0/20', 'they survive a renewal';
+$w->event('p', $sub, [over('p', 'pro', 60, start => $T0 + 30 * $DAY)]);
+is $w->credits('p'), '24/0/20', 'and the end';
+
+# The bound, by chance. The oracle knows only what it did: which plans the account held, what it spent and bought.
+my %gives = (free => 4, starter => 20, pro => 50, agency => 200);
+my @plans = qw(starter pro agency);
+my $seed = $ENV{BILLING_SEED} // time;
+srand $seed;
+my (%broken, %seen);
+my $sequences = 40;
+for my $k (1 .. $sequences) {
+    my $name = "r$k";
+    $w->account($name);
+    my ($day, $births, %subs, @log) = (0, 0);
+    my ($held, $spent, $bought, $canceled) = ($gives{free}, 0, 0, 0);    # in this period
+    my ($total, $period, @last) = (0, 0);
+    for my $step (1 .. 30) {
+        $day += 0.7;
+        my @live = grep { $subs{$_}{status} =~ /^(active|trialing|past_due)$/ } sort keys %subs;
+        my @open = grep { $subs{$_}{status} ne 'canceled' } sort keys %subs;
+        my $dice = rand;
+        my ($what, $effect) = ('look', $sub);
+        if ($dice < 0.25) {
+            my ($left) = $w->credits($name) =~ /^(\d+)/;
+            my $q = int rand($left + 1);
+            $w->spend($name, $q);
+            $spent += $q;
+            $total += $q;
+            push @log, "spend $q";
+            next;
+        }
+        if ($dice < 0.40 && @open < 2) {
+            my $id = "${name}_" . ++$births;
+            my $plan = $plans[rand @plans];
+            $subs{"sub_$id"} = su($id, $plan, start => $T0 + int(($period * 100 + $day) * $DAY), created => $T0 + int($day * $DAY));
+            $subs{"sub_$id"}{status} = rand() < 0.2 ? 'incomplete' : rand() < 0.2 ? 'trialing' : 'active';
+            $effect = { kind => 'checkout_completed', session => "cs_$id", mode => 'subscription', payment_status => 'paid' } if rand() < 0.5;
+            $what = "subscribe $id $plan $subs{\"sub_$id\"}{status}";
+        }
+        elsif ($dice < 0.62 && @open) {
+            my $id = $open[rand @open];
+            my $plan = $plans[rand @plans];
+            $subs{$id}{prices} = ["price_$plan"];
+            $what = "change $id to $plan";
+        }
+        elsif ($dice < 0.74 && @open) {
+            my $id = $open[rand @open];
+            @{ $subs{$id} }{qw(status ended_at)} = ('canceled', $T0 + int(($period * 100 + $day) * $DAY));
+            $canceled = 1;
+            $what = "cancel $id";
+        }
+        elsif ($dice < 0.80 && @open) {
+            my $id = $open[rand @open];
+            $subs{$id}{status} = (qw(past_due unpaid paused active active))[rand 5];
+            $what = "$id $subs{$id}{status}";
+        }
+        elsif ($dice < 0.86) {
+            $effect = pack_("${name}_$step");
+            $bought += 10;
+            $what = 'buy';
+        }
+        elsif ($dice < 0.92 && @open) {
+            my $reason = (qw(subscription_create subscription_update manual))[rand 3];
+            (my $id = $open[rand @open]) =~ s/^sub_//;
+            $effect = { %{ invoice($id, $reason, $plans[rand @plans], 0, "in_${name}_$step") }, period_start => $T0 + int($day * $DAY) };
+            $what = "paid $reason";
+        }
+        elsif ($dice < 0.94 && @live == 1 && $day < 20) {
+            # A renewal begins a new period: what the account holds from here on counts anew.
+            my ($id) = @live;
+            $period++;
+            $day = 0;
+            $subs{$id}{status} = 'active';
+            @{ $subs{$id} }{qw(period_start period_end)} = ($T0 + $period * 100 * $DAY, $T0 + ($period * 100 + 30) * $DAY);
+            my ($plan) = $subs{$id}{prices}[0] =~ /price_(\w+)/;
+            (my $short = $id) =~ s/^sub_//;
+            $effect = invoice($short, 'subscription_cycle', $plan, $period * 100);
+            my ($left_bought) = $w->credits($name) =~ m{/(\d+)$};
+            ($held, $spent, $bought, $canceled) = (0, 0, $left_bought, 0);
+            $what = "renew $id";
+        }
+        my @list = sort { $a->{id} cmp $b->{id} } values %subs;
+        for my $s (@list) {
+            my ($plan) = $s->{prices}[0] =~ /price_(\w+)/;
+            $held = $gives{$plan} if $s->{status} =~ /^(active|trialing|past_due)$/ && $gives{$plan} > $held;
+        }
+        $w->event($name, $effect, \@list, at => $T0 + int(($period * 100 + $day) * $DAY));
+        $w->event($name, $last[0], $last[1], ticket => 0) if @last && rand() < 0.2;    # an old one again, its look long overtaken
+        @last = ($effect, \@list);
+        push @log, $what;
+        my ($left, $used, $own) = split '/', $w->credits($name);
+        $seen{ $what =~ /^(\w+)/ ? $1 : '' }++;
+        $broken{"$name: " . ($left + $spent) . " of $held + $bought after " . join(', ', @log)} = 1 if $left + $spent > $held + $bought;
+        my $sum = $w->value(q{SELECT sum(quantity - coalesce((metadata ->> 'lapsed')::bigint, 0)) FROM billing.credit_ledger l
+            JOIN billing.accounts a ON a.id = account_id JOIN billing.credit_types USING (credit_no)
+            WHERE external_id = $1 AND credit_key = 'logo'}, $name);
+        $broken{"$name: the ledger says $sum, spent $total, left $left after " . join(', ', @log)} = 1 if $sum != $total + $left;
+    }
+}
+is join("\n", sort keys %broken), '', "$sequences sequences of 30 steps (seed $seed): never more than the largest plan held "
+    . 'and what was bought; the ledger sums up';
+ok !(grep { !$seen{$_} } qw(subscribe change cancel buy paid renew look)), 'of every kind' or diag explain \%seen;
+done_testing;
