@@ -61,6 +61,7 @@ CREATE FUNCTION billing.quota_fund(groups integer[], account_ids bigint[], limit
 #variable_conflict use_column
 DECLARE
     k_most      CONSTANT bigint := 1099511627776;       -- 2^40, the most one request may ask for
+    k_unlimited CONSTANT bigint := 4096; -- a take of an unlimited quota: what a host loses counts once the plan gets a limit
     k_full      CONSTANT bigint := 9223372036854775807;
     v_now   timestamptz := clock_timestamp();
     -- period_number() by hand: a call for each row would cost as much as all the rest
@@ -165,7 +166,7 @@ BEGIN
             IF v_ok THEN
                 k_pending[k] := k_pending[k] - r_need[m];
                 v_left := k_cap[k] - k_issued[k] - k_pending[k];
-                g := CASE WHEN v_left IS NULL THEN r_want[m] -- not more: what a host loses counts when the plan gets a limit
+                g := CASE WHEN v_left IS NULL THEN greatest(r_want[m], k_unlimited)
                           WHEN v_left < 512 THEN r_need[m]
                           ELSE greatest(r_need[m], least(v_left / 8, r_want[m])) END;
                 IF v_left IS NULL AND k_issued[k] > k_full - k_most - k_pending[k] - g THEN
