@@ -7,10 +7,10 @@ use Test::More;
 
 my %may = (
     domain => [],
-    stripe => [],
+    stripe => [qw(domain)],    # for its JSON
     async => [qw(domain)],
-    drivers => [qw(async domain)],
-    state => [qw(drivers async domain)],
+    drivers => [qw(async domain stripe)],
+    state => [qw(drivers async domain stripe)],
     gate => [qw(state drivers async domain stripe)],
     endpoints => [qw(state drivers async domain stripe)],
     jobs => [qw(state drivers async domain stripe)],
