@@ -183,7 +183,7 @@ void Gate::measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uin
     }
     auto& meter = decision.meter;
     meter.metered = true;
-    meter.unlimited = limit == k_no_limit_amount;
+    meter.unlimited = limit == k_unlimited;
     meter.quota = static_cast<std::uint8_t>(quota);
     meter.limit = limit;
     meter.remaining = remaining < limit ? remaining : limit;

@@ -28,9 +28,8 @@ BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
     quota.period = limit->period;
     for (const auto& plan : catalog.plans()) {
         const Allowance allowance = plan.allowance(limit->no);
-        quota.by_plan[plan.no] = allowance.unlimited
-                                     ? k_no_limit_amount
-                                     : static_cast<std::uint64_t>(std::max<std::int64_t>(allowance.amount, 0));
+        quota.by_plan[plan.no] =
+            allowance.unlimited ? k_unlimited : static_cast<std::uint64_t>(std::max<std::int64_t>(allowance.amount, 0));
     }
     return quota;
 }

@@ -4,6 +4,7 @@
 
 #include "domain/catalog.hpp"
 #include "gate/decision.hpp"
+#include "state/table.hpp"
 
 #include <array>
 #include <cstdint>
@@ -57,9 +58,8 @@ struct BoundQuota {
     bool known = false; // false: the catalog has no such quota, so nothing can be counted
     std::uint8_t limit_no = 0;
     PeriodKind period = PeriodKind::month;
-    std::array<std::uint64_t, k_max_plans> by_plan{}; // units for each period; k_no_limit_amount = unlimited
+    std::array<std::uint64_t, k_max_plans> by_plan{}; // units for each period; k_unlimited = no bound
 };
-inline constexpr std::uint64_t k_no_limit_amount = ~std::uint64_t{0};
 
 class BoundRules {
 public:

@@ -106,6 +106,29 @@ TEST(TableFacts, AfterALossInTheStreamEachAccountIsReadAnew) {
     EXPECT_EQ(zone.view(1).stamp, 11u);
 }
 
+// A higher limit may have ended with the override: what was taken under it must not be spent under the plan's.
+TEST(TableFacts, TokensHeldUnderAnOverrideGoBackWhenItEnds) {
+    TestZone zone;
+    AccountFacts facts = full_facts();
+    EXPECT_EQ(zone.table.put(zone.key(1), facts, zone.table.valid_gen()), Put::inserted);
+    ASSERT_TRUE(zone.table.fund(zone.key(1), 0, 5, 40, 0, 0));
+    EXPECT_EQ(zone.spend(1, 0, 5), Spend::taken);
+    facts.overrides_until = 0;
+    facts.has_overrides = false;
+    facts.on = {};
+    facts.off = {};
+    EXPECT_EQ(zone.table.put(zone.key(1), facts, zone.table.valid_gen()), Put::revalidated);
+    EXPECT_EQ(zone.spend(1, 0, 5), Spend::short_of_tokens);
+    std::int64_t spent = 0;
+    std::int64_t returned = 0;
+    for (const UsageRow& row : zone.flush()) {
+        spent += row.spent;
+        returned += row.returned;
+    }
+    EXPECT_EQ(spent, 1);
+    EXPECT_EQ(returned, 39);
+}
+
 TEST(TableFacts, OverridesThatEndedAreEvaluatedAnewUnderTheSameStamp) {
     TestZone zone;
     AccountFacts facts = full_facts();
