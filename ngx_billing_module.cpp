@@ -4,6 +4,7 @@
 
 #include "nginx/conf.hpp"
 #include "nginx/directives.hpp"
+#include "nginx/endpoint_directives.hpp"
 #include "nginx/gate_handler.hpp"
 #include "nginx/variables.hpp"
 #include "nginx/worker.hpp"
@@ -19,9 +20,15 @@ constexpr ngx_command_t http_directive(ngx_str_t name, ngx_uint_t words,
     return {name, NGX_HTTP_MAIN_CONF | words, set, NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr};
 }
 
-constexpr ngx_command_t location_directive(ngx_str_t name, ngx_uint_t words,
-                                           char* (*set)(ngx_conf_t*, ngx_command_t*, void*)) {
+constexpr ngx_command_t level_directive(ngx_str_t name, ngx_uint_t words,
+                                        char* (*set)(ngx_conf_t*, ngx_command_t*, void*)) {
     return {name, k_everywhere | words, set, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr};
+}
+
+// A content handler stands in a location, not in a level above it or in an "if".
+constexpr ngx_command_t content_directive(ngx_str_t name, ngx_uint_t words,
+                                          char* (*set)(ngx_conf_t*, ngx_command_t*, void*)) {
+    return {name, NGX_HTTP_LOC_CONF | words, set, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr};
 }
 
 ngx_command_t commands[] = {
@@ -31,16 +38,29 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_redis"), NGX_CONF_TAKE1,
                    set_redis), // ADDRESS: cache and stream for several hosts
     http_directive(ngx_string("billing_catalog"), NGX_CONF_TAKE1, set_catalog), // FILE: what is for sale
+    http_directive(ngx_string("billing_stripe"), NGX_CONF_TAKE123, set_stripe), // key=SETTING [api=URL] [version=V]
+    http_directive(ngx_string("billing_payment_failed"), NGX_CONF_TAKE12,
+                   set_payment_failed),                                   // grace | maintenance [TIME]
+    http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs), // on | off: the work for all hosts
 
     // http, server, location
-    location_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode),                    // on | off
-    location_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),         // VALUE: who pays
-    location_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown), // create | free | deny
-    location_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),               // NAME... | >=NAME
-    location_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),         // NAME... [match=all|any]
-    location_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),            // NAME [cost=N|$variable]
-    location_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error),      // [stale=TIME] 503 | allow
-    location_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),             // REASON=STATUS...
+    level_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode),                    // on | off
+    level_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),         // VALUE: who pays
+    level_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown), // create | free | deny
+    level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),               // NAME... | >=NAME
+    level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),         // NAME... [match=all|any]
+    level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),            // NAME [cost=N|$variable]
+    level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error),      // [stale=TIME] 503 | allow
+    level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),             // REASON=STATUS...
+    level_directive(ngx_string("billing_public_url"), NGX_CONF_TAKE1, set_public_url),   // URL of the pages
+    level_directive(ngx_string("billing_success_url"), NGX_CONF_TAKE1, set_success_url), // URL | PATH after paying
+    level_directive(ngx_string("billing_cancel_url"), NGX_CONF_TAKE1, set_cancel_url),   // URL | PATH after not paying
+    level_directive(ngx_string("billing_webhook_secret"), NGX_CONF_1MORE, set_webhook_secret), // SETTING...
+
+    // location: what answers itself
+    content_directive(ngx_string("billing_checkout"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_checkout), // [redirect]
+    content_directive(ngx_string("billing_portal"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_portal),     // [redirect]
+    content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS, set_webhook),
     ngx_null_command,
 };
 

@@ -47,6 +47,11 @@ BEGIN
     END IF;
 END $$;
 
+-- NULL: the account has none, or there is no such account.
+CREATE FUNCTION billing.customer_of(p_account text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = billing, pg_temp AS
+$$ SELECT a.stripe_customer_id FROM accounts a WHERE a.external_id = p_account AND a.deleted_at IS NULL $$;
+
 -- For a customer that Stripe does not know (any more): the next checkout makes a new one. 'unlinked'; 'other' where that
 -- customer is not the one in force; 'live' where a subscription says that it must exist (so rather the key is wrong).
 CREATE FUNCTION billing.customer_unlink(p_account text, p_customer text) RETURNS text
@@ -318,6 +323,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     billing.customer_link(text, text),
     billing.customer_unlink(text, text),
+    billing.customer_of(text),
     billing.resolve_price(text, text, boolean),
     billing.checkout_begin(text, text, timestamptz),
     billing.checkout_opened(text, text, text, text, bigint),

@@ -30,6 +30,7 @@ public:
     void release(Socket& socket) noexcept override;
     std::int64_t now_ms() const noexcept override;
     std::int64_t unix_ms() const noexcept override;
+    bool leaving() const noexcept override { return leaving_; }
     void log(LogLevel level, std::string_view text) noexcept override;
 
     // One turn: posted work, or wait at most `max_wait_ms` (below 0: without limit) for events and timers, then serve
@@ -37,6 +38,9 @@ public:
     void turn(std::int64_t max_wait_ms);
     // Turns until `done()`; false when `limit_ms` (below 0: none) passed before.
     bool run_until(const std::function<bool()>& done, std::int64_t limit_ms = -1);
+
+    // From now on the process counts as leaving. For tests: whoever runs this loop decides himself when it ends.
+    void leave() noexcept { leaving_ = true; }
 
     // Tells every attached handler that the process will not wait any longer.
     void shutdown() noexcept;
@@ -62,6 +66,7 @@ private:
     LogSink sink_;
     std::vector<std::unique_ptr<PollSocket>> sockets_;
     Timer* first_timer_ = nullptr; // by due time
+    bool leaving_ = false;
 };
 
 // Runs one task to its end and gives its value, or rethrows. For the command and tests; not from inside a coroutine.

@@ -152,6 +152,9 @@ public:
     // Wall clock, milliseconds since 1970 UTC.
     virtual std::int64_t unix_ms() const noexcept = 0;
 
+    // The process is ending or being replaced: begin nothing that it would have to wait for.
+    virtual bool leaving() const noexcept = 0;
+
     // One line, without the newline, never with a secret.
     virtual void log(LogLevel level, std::string_view text) noexcept = 0;
 

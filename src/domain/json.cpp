@@ -27,6 +27,14 @@ Json json_text(std::string_view text) {
     return value;
 }
 
+void put_member(json_t* object, const char* key, std::string_view text) {
+    json_object_set_new(object, key, json_text(text).release());
+}
+
+void put_member(json_t* object, const char* key, std::int64_t number) {
+    json_object_set_new(object, key, json_integer(static_cast<json_int_t>(number)));
+}
+
 std::optional<std::string_view> text_member(const json_t* object, const char* key) noexcept {
     const json_t* value = json_object_get(object, key);
     if (!json_is_string(value)) {

@@ -24,6 +24,10 @@ Result<Json> parse_json(std::string_view text);
 // Compact, keys in insertion order. Empty when out of memory.
 std::string dump_json(const json_t* value);
 
+// Into an object; texts are written as json_text() does. Memory that is out leaves the member away.
+void put_member(json_t* object, const char* key, std::string_view text);
+void put_member(json_t* object, const char* key, std::int64_t number);
+
 // A JSON string of any bytes; invalid UTF-8 becomes "?" so that a body can always be written.
 Json json_text(std::string_view text);
 

@@ -42,6 +42,8 @@ public:
 
     // There is a key. Without one every call is refused (credentials).
     bool configured() const noexcept { return !config_.key.empty(); }
+    // The configured address is http: a stand-in, whose pages are too.
+    bool plain_http() const noexcept { return config_.base_url.starts_with("http://"); }
 
     // `path`: "/v1/..." with ids which is_object_id() has seen; anything but [A-Za-z0-9_/-] is refused unsent
     // (invalid_request), as is an idempotency key which is not 1 to 255 bytes of printable ASCII. The key names the

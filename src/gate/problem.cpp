@@ -34,13 +34,11 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Billing unavailable", "The account's state cannot be read at the moment"},
 }};
 
-void put(json_t* body, const char* key, std::string_view text) {
-    json_object_set_new(body, key, json_text(text).release());
-}
+void put(json_t* body, const char* key, std::string_view text) { put_member(body, key, text); }
 
 void put(json_t* body, const char* key, std::uint64_t number) {
     constexpr std::uint64_t most = INT64_MAX;
-    json_object_set_new(body, key, json_integer(static_cast<json_int_t>(std::min(number, most))));
+    put_member(body, key, static_cast<std::int64_t>(std::min(number, most)));
 }
 
 std::string iso_utc(std::int64_t unix_seconds) {
@@ -99,6 +97,11 @@ void describe_limit(json_t* body, const Decision& decision, const std::string& q
     }
 }
 
+bool owes(Reason reason) noexcept {
+    return reason == Reason::maintenance || reason == Reason::billing_enforced ||
+           reason == Reason::subscription_inactive;
+}
+
 std::string missing_features(const Rules& rules) {
     std::string names;
     for (const auto& rule : rules.features) {
@@ -126,7 +129,8 @@ std::string reason_code(const Decision& decision, const Rules& rules) {
     return code;
 }
 
-std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status) {
+std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status,
+                         const WaysOut& ways) {
     const auto& words = k_words[static_cast<std::size_t>(decision.reason)];
     const bool limit = decision.reason == Reason::limit_reached;
     const Json body{json_object()};
@@ -152,7 +156,13 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Cat
         json_object_set_new(body.get(), "needsUpgrade", json_boolean(better != nullptr));
         if (better != nullptr) {
             put(body.get(), "requiredPlan", better->key);
+            if (!ways.upgrade.empty()) {
+                put(body.get(), "upgradeUrl", ways.upgrade);
+            }
         }
+    }
+    if (owes(decision.reason) && !ways.portal.empty()) {
+        put(body.get(), "portalUrl", ways.portal);
     }
     return dump_json(body.get());
 }

@@ -13,9 +13,16 @@
 
 namespace billing {
 
+// Where the client can mend it: "" where nothing is served.
+struct WaysOut {
+    std::string upgrade; // takes POST {"plan": requiredPlan}
+    std::string portal;  // where an open payment is settled
+};
+
 // `status` is what the client gets, which billing_codes may have changed. The catalog names the plan that would do; it
 // may be missing when nothing could be read.
-std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status);
+std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status,
+                         const WaysOut& ways);
 
 // The code in the body and in $billing_reason: LIMIT_<QUOTA> names the quota.
 std::string reason_code(const Decision& decision, const Rules& rules);

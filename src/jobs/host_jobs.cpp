@@ -11,6 +11,8 @@ constexpr std::int64_t k_renew_ms = 500;
 // Any constant will do that nobody else locks in this database: "billing" in hex.
 constexpr std::int64_t k_publisher_lock = 0x62696c6c696e67;
 constexpr const char* k_channel = "billing_dirty";
+constexpr const char* k_inbox_channel = "billing_inbox";
+constexpr std::int64_t k_inbox_query_ms = 10'000; // nobody waits for it, and a claim that is lost is a try that is lost
 
 } // namespace
 
@@ -18,8 +20,8 @@ constexpr const char* k_channel = "billing_dirty";
 class HostJobs::Running {
 public:
     Running(Reactor& reactor, const Shared& shared, const Settings& settings)
-        : changed_(reactor), returned_(reactor), scope_(reactor), postgres_(reactor, postgres_config(settings)),
-          listener_(reactor, listener_config(settings)),
+        : changed_(reactor), returned_(reactor), received_(reactor), scope_(reactor),
+          postgres_(reactor, postgres_config(settings)), listener_(reactor, listener_config(settings)),
           publisher_(reactor, postgres_, listener_, changed_, shared.redis, shared.table, shared.accounts,
                      shared.catalogs),
           flusher_(reactor, postgres_, shared.table, returned_, settings.host) {
@@ -30,6 +32,13 @@ public:
             stream_.emplace(reactor, config);
             reader_.emplace(reactor, *stream_, *shared.redis, shared.table, shared.accounts, shared.catalogs,
                             returned_);
+        }
+        if (settings.stripe) {
+            PgConfig config = postgres_config(settings);
+            config.timeout_ms = k_inbox_query_ms;
+            inbox_postgres_.emplace(reactor, config);
+            stripe_.emplace(reactor, *settings.stripe);
+            inbox_.emplace(reactor, *inbox_postgres_, *stripe_, received_, settings.inbox);
         }
     }
 
@@ -42,7 +51,14 @@ public:
             stream_->start();
             scope_.spawn(reader_->run());
         }
+        if (inbox_) {
+            inbox_postgres_->start();
+            scope_.spawn(inbox_->run());
+        }
     }
+
+    // Nothing is under way that would have to be done again.
+    bool idle() const noexcept { return !inbox_ || inbox_->idle(); }
 
     ~Running() { scope_.cancel(); }
 
@@ -59,6 +75,9 @@ private:
         PgListenerConfig config;
         config.conninfo = settings.listen_conninfo;
         config.channels.push_back({k_channel, &changed_});
+        if (settings.stripe) {
+            config.channels.push_back({k_inbox_channel, &received_});
+        }
         if (!settings.redis) {
             config.lock_key = k_publisher_lock;
         }
@@ -67,6 +86,7 @@ private:
 
     Signal changed_;
     Signal returned_;
+    Signal received_;
     Scope scope_;
     Postgres postgres_;
     PgListener listener_;
@@ -74,6 +94,9 @@ private:
     UsageFlusher flusher_;
     std::optional<Redis> stream_;
     std::optional<ChangeReader> reader_;
+    std::optional<Postgres> inbox_postgres_;
+    std::optional<StripeApi> stripe_;
+    std::optional<Inbox> inbox_;
 };
 
 HostJobs::HostJobs(Reactor& reactor, Shared shared, Settings settings)
@@ -85,12 +108,16 @@ void HostJobs::start() { scope_.spawn(keep_lease()); }
 
 void HostJobs::stop() noexcept {
     scope_.cancel();
+    give_up();
+}
+
+void HostJobs::give_up() noexcept {
     running_.reset();
     shared_.table.release_lease(settings_.pid);
 }
 
 Task<void> HostJobs::keep_lease() {
-    for (;;) {
+    while (!reactor_.leaving() || (running_ && !running_->idle())) {
         const auto now = static_cast<std::uint64_t>(reactor_.now_ms());
         const bool held = shared_.table.hold_lease(settings_.pid, now, k_lease_ms);
         if (held && !running_) {
@@ -101,6 +128,7 @@ Task<void> HostJobs::keep_lease() {
         }
         co_await sleep_for(reactor_, k_renew_ms, true);
     }
+    give_up();
 }
 
 } // namespace billing

@@ -1,6 +1,6 @@
 // The background work of a host, done by whichever worker holds the lease in shared memory: publish changes, follow the
-// change stream, flush usage. Every worker owns one and tries for the lease; losing or giving it up stops the work
-// where it waits.
+// change stream, flush usage, process Stripe's events. Every worker owns one and tries for the lease; losing or giving
+// it up stops the work where it waits.
 #pragma once
 
 #include "async/scope.hpp"
@@ -8,7 +8,9 @@
 #include "drivers/pg_listener.hpp"
 #include "drivers/postgres.hpp"
 #include "drivers/redis.hpp"
+#include "drivers/stripe_api.hpp"
 #include "jobs/change_reader.hpp"
+#include "jobs/inbox.hpp"
 #include "jobs/publisher.hpp"
 #include "jobs/usage_flusher.hpp"
 #include "state/account_store.hpp"
@@ -31,6 +33,8 @@ public:
         std::optional<RedisAddress> redis;
         std::string host; // its name, for PostgreSQL's list of instances
         std::uint32_t pid = 0;
+        std::optional<StripeConfig> stripe; // nothing: events are left to others
+        InboxSettings inbox;
     };
     // What the worker's requests use too. `redis` may be null.
     struct Shared {
@@ -44,13 +48,15 @@ public:
     ~HostJobs();
 
     void start();
-    // Gives the lease back, so that another worker takes over at once. Idempotent.
+    // Gives the lease back, so that another worker takes over at once. Idempotent. A worker that is leaving does so by
+    // itself as soon as no event is in work, and does not try again: its last connections may take hours.
     void stop() noexcept;
 
 private:
     class Running;
 
     Task<void> keep_lease();
+    void give_up() noexcept;
 
     Reactor& reactor_;
     Shared shared_;

@@ -42,11 +42,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
     if (conf.quotas.empty()) {
         conf.quotas = parent.quotas;
     }
-}
-
-char* complain(ngx_conf_t* cf, const ConfPlace& place, const std::string& what) {
-    ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "billing: %s in %s:%ui", what.c_str(), place.file.c_str(), place.line);
-    return static_cast<char*>(NGX_CONF_ERROR);
+    inherit_endpoint(conf.endpoint, parent.endpoint);
 }
 
 std::string names(const std::vector<CatalogFile::PlanName>& plans) {
@@ -95,24 +91,52 @@ char* check_names(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
     return NGX_CONF_OK;
 }
 
-// A level that the configuration gates must have all that a gate stands on.
-char* check_gate(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
-    const ConfPlace& place = *conf.on_place;
+// What the gate and our own locations stand on.
+char* check_foundation(ngx_conf_t* cf, const ConfPlace& place, const std::string& what, const MainConf& main) {
     if (main.zone == nullptr) {
-        return complain(cf, place, "\"billing on\" needs shared memory; write \"billing_zone main 16m;\" in http");
+        return complain(cf, place, what + " needs shared memory; write \"billing_zone main 16m;\" in http");
     }
     if (main.postgres.empty()) {
         return complain(cf, place,
-                        "\"billing on\" needs the database; write \"billing_postgres 'host=... dbname=...';\" in http");
+                        what + " needs the database; write \"billing_postgres 'host=... dbname=...';\" in http");
     }
     if (!main.catalog) {
-        return complain(cf, place, "\"billing on\" needs the catalog; write \"billing_catalog catalog.json;\" in http");
+        return complain(cf, place, what + " needs the catalog; write \"billing_catalog catalog.json;\" in http");
+    }
+    if (!main.jobs.value_or(true) && !main.redis) {
+        return complain(cf, place,
+                        "\"billing_jobs off\" leaves the work to other hosts, which tell of it through Redis; write "
+                        "\"billing_redis ADDRESS;\" in http");
+    }
+    return NGX_CONF_OK;
+}
+
+// A level that the configuration gates must have all that a gate stands on.
+char* check_gate(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
+    const ConfPlace& place = *conf.on_place;
+    if (char* problem = check_foundation(cf, place, "\"billing on\"", main); problem != NGX_CONF_OK) {
+        return problem;
     }
     if (!conf.account.given()) {
         return complain(cf, place,
                         "\"billing on\" needs to know who pays; write \"billing_account $variable;\" beside it");
     }
     return check_names(cf, conf, main);
+}
+
+// Our own locations are open to every account, also to one that the gate would refuse: that is where it mends it.
+char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool own_rules) {
+    const ConfPlace& place = conf.endpoint.place;
+    if (own_rules) {
+        return complain(cf, place,
+                        "no rule of the gate applies to this location; remove billing_plan, "
+                        "billing_feature and billing_quota from it");
+    }
+    conf.gated = false;
+    if (char* problem = check_foundation(cf, place, "this location", main); problem != NGX_CONF_OK) {
+        return problem;
+    }
+    return finish_endpoint(cf, conf, main);
 }
 
 } // namespace
@@ -135,13 +159,6 @@ bool AccountSource::read(ngx_http_request_t* r, std::string_view& account) const
     return true;
 }
 
-ConfPlace ConfPlace::here(const ngx_conf_t* cf) {
-    if (cf->conf_file == nullptr || cf->conf_file->file.name.data == nullptr) {
-        return {"-g", 0};
-    }
-    return {std::string{view(cf->conf_file->file.name)}, cf->conf_file->line};
-}
-
 void* create_main_conf(ngx_conf_t* cf) {
     return guard(cf->log, static_cast<void*>(nullptr), [cf]() -> void* { return pool_new<MainConf>(cf->pool); });
 }
@@ -162,6 +179,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
             conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);
         conf.error_policy = conf.on_error.value_or(ErrorPolicy{});
         conf.status_codes = conf.codes.value_or(Codes{});
+        if (conf.endpoint.kind != EndpointKind::none) {
+            return merge_endpoint(cf, conf, main, own_rules);
+        }
         if (!conf.gated) {
             return NGX_CONF_OK;
         }

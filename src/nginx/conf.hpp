@@ -6,8 +6,11 @@
 
 #include "domain/catalog_file.hpp"
 #include "drivers/address.hpp"
+#include "drivers/stripe_api.hpp"
 #include "gate/decision.hpp"
 #include "gate/rules.hpp"
+#include "nginx/conf_place.hpp"
+#include "nginx/endpoint_conf.hpp"
 
 #include <array>
 #include <memory>
@@ -16,14 +19,6 @@
 #include <vector>
 
 namespace billing {
-
-// Where in the configuration something was said, so that an error found later can name the line.
-struct ConfPlace {
-    std::string file;
-    ngx_uint_t line = 0;
-
-    static ConfPlace here(const ngx_conf_t* cf);
-};
 
 // Who pays: `billing_account`. A plain variable is looked up by its number, which costs a third less than evaluating a
 // text.
@@ -58,6 +53,12 @@ struct PlacedQuota {
     ConfPlace place;
 };
 
+// What becomes of an account whose payment has failed: `billing_payment_failed`.
+struct PaymentPolicy {
+    bool maintenance = false;                                            // reading goes on, writing does not
+    std::optional<std::int64_t> grace_seconds = std::int64_t{7} * 86400; // nothing: until Stripe gives up
+};
+
 using Codes = std::array<std::uint16_t, k_reasons>; // 0 = the default
 
 struct MainConf {
@@ -68,7 +69,13 @@ struct MainConf {
     std::optional<CatalogFile> catalog;
     std::string catalog_path;
     std::vector<std::unique_ptr<LocationRules>> rules;
-    bool gated = false; // some location has `billing on`
+    std::optional<StripeConfig> stripe;
+    std::optional<PaymentPolicy> payment_policy;
+    std::optional<bool> jobs;  // off: other hosts publish changes and process events
+    std::string checkout_path; // of the first location that has one; "" if it has no fixed address
+    std::string portal_path;
+    bool gated = false;     // some location has `billing on`
+    bool endpoints = false; // some location is ours
 };
 
 struct LocConf {
@@ -82,6 +89,7 @@ struct LocConf {
     std::vector<PlacedFeature> features;
     std::vector<PlacedQuota> quotas;
     std::optional<ConfPlace> on_place;
+    EndpointConf endpoint;
     const LocationRules* rules = nullptr; // after merge, where billing is on
 
     // After merge: what the request path reads.
@@ -102,6 +110,9 @@ inline MainConf& main_conf(ngx_conf_t* cf) noexcept {
 // Null when the cycle has no http block.
 inline MainConf* main_conf(ngx_cycle_t* cycle) noexcept {
     return static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_billing_module));
+}
+inline const MainConf& main_conf(ngx_http_request_t* r) noexcept {
+    return *static_cast<const MainConf*>(ngx_http_get_module_main_conf(r, ngx_http_billing_module));
 }
 inline LocConf& loc_conf(ngx_http_request_t* r) noexcept {
     return *static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_billing_module));

@@ -1,6 +1,7 @@
 #include "nginx/directives.hpp"
 
 #include "nginx/conf.hpp"
+#include "nginx/setters.hpp"
 #include "nginx/settings.hpp"
 #include "nginx/zone.hpp"
 
@@ -10,23 +11,6 @@
 namespace billing {
 
 namespace {
-
-std::string_view word(const ngx_conf_t* cf, ngx_uint_t index) noexcept {
-    return view(static_cast<const ngx_str_t*>(cf->args->elts)[index]);
-}
-
-char* fail(ngx_conf_t* cf, const std::string& what) {
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": %s", static_cast<ngx_str_t*>(cf->args->elts), what.c_str());
-    return static_cast<char*>(NGX_CONF_ERROR);
-}
-
-char* duplicate() noexcept { return const_cast<char*>("is duplicate"); }
-
-template <class Conf, class Body>
-char* setter(ngx_conf_t* cf, void* conf, Body body) {
-    return guard(cf->log, static_cast<char*>(NGX_CONF_ERROR),
-                 [&]() -> char* { return body(*static_cast<Conf*>(conf)); });
-}
 
 ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
     auto* value = static_cast<ngx_http_complex_value_t*>(ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t)));

@@ -130,6 +130,8 @@ std::int64_t NginxReactor::unix_ms() const noexcept {
     return std::int64_t{now->sec} * 1000 + static_cast<std::int64_t>(now->msec);
 }
 
+bool NginxReactor::leaving() const noexcept { return ngx_exiting || ngx_terminate || ngx_quit; }
+
 void NginxReactor::log(LogLevel level, std::string_view text) noexcept {
     ngx_str_t line = as_ngx(text);
     ngx_log_error(severity(level), log_, 0, "%V", &line);

@@ -19,6 +19,7 @@ public:
 
     std::int64_t now_ms() const noexcept override;
     std::int64_t unix_ms() const noexcept override;
+    bool leaving() const noexcept override;
     void log(LogLevel level, std::string_view text) noexcept override;
 
 private:

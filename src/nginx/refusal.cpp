@@ -26,6 +26,18 @@ bool has_error_page(ngx_http_request_t* r, int status) noexcept {
     return false;
 }
 
+// The first checkout and portal of the configuration, as seen from outside.
+WaysOut ways_out(ngx_http_request_t* r) {
+    const MainConf& main = main_conf(r);
+    const auto& base = loc_conf(r).endpoint.public_url;
+    WaysOut ways;
+    if (base && main.stripe) {
+        ways.upgrade = main.checkout_path.empty() ? "" : *base + main.checkout_path;
+        ways.portal = main.portal_path.empty() ? "" : *base + main.portal_path;
+    }
+    return ways;
+}
+
 } // namespace
 
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
@@ -52,7 +64,7 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     if (has_error_page(r, status)) {
         return status;
     }
-    const std::string body = problem_body(decision, rules, Worker::current()->gate().catalog(), status);
+    const std::string body = problem_body(decision, rules, Worker::current()->gate().catalog(), status, ways_out(r));
     ngx_http_finalize_request(r, send_answer(r, status, "application/problem+json", body));
     return NGX_DONE;
 }

@@ -1,6 +1,7 @@
 #include "nginx/worker.hpp"
 
 #include "async/poll_reactor.hpp"
+#include "stripe/names.hpp"
 
 namespace billing {
 
@@ -26,6 +27,8 @@ std::vector<const Rules*> all_rules(const MainConf& conf) {
     return rules;
 }
 
+bool is_live(const MainConf& conf) { return conf.stripe && key_mode(conf.stripe->key) == KeyMode::live; }
+
 HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) {
     HostJobs::Settings settings;
     settings.conninfo = conf.postgres;
@@ -33,6 +36,11 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) 
     settings.redis = conf.redis;
     settings.host = std::string{view(cycle->hostname)};
     settings.pid = static_cast<std::uint32_t>(ngx_pid);
+    settings.stripe = conf.stripe;
+    const PaymentPolicy policy = conf.payment_policy.value_or(PaymentPolicy{});
+    settings.inbox.livemode = is_live(conf);
+    settings.inbox.payment_policy = policy.maintenance ? "maintenance" : "grace";
+    settings.inbox.grace_seconds = policy.grace_seconds;
     return settings;
 }
 
@@ -71,12 +79,15 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
                 conf.redis ? &cache_.emplace(reactor_, redis_.emplace(reactor_, redis_config(conf))) : nullptr, table_),
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
+      stripe_(reactor_, conf.stripe.value_or(StripeConfig{})), checkouts_(reactor_, postgres_),
+      inbox_(reactor_, postgres_), services_{reactor_, stripe_, accounts_, checkouts_, inbox_, is_live(conf)},
       jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf)) {}
 
 Worker::~Worker() {
     requests_.cancel();
     jobs_.stop();
     scope_.cancel();
+    stripe_.stop();
     if (redis_) {
         redis_->stop();
     }
@@ -95,7 +106,7 @@ ngx_int_t init_process(ngx_cycle_t* cycle) {
     return guard(cycle->log, ngx_int_t{NGX_ERROR}, [cycle]() -> ngx_int_t {
         const MainConf* conf = main_conf(cycle);
         const bool serves = ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE;
-        if (!serves || conf == nullptr || !conf->gated) {
+        if (!serves || conf == nullptr || (!conf->gated && !conf->endpoints)) {
             return NGX_OK;
         }
         auto& zone = *static_cast<ZoneData*>(conf->zone->data);

@@ -7,6 +7,8 @@
 #include "async/scope.hpp"
 #include "drivers/postgres.hpp"
 #include "drivers/redis.hpp"
+#include "drivers/stripe_api.hpp"
+#include "endpoints/services.hpp"
 #include "gate/gate.hpp"
 #include "jobs/host_jobs.hpp"
 #include "nginx/conf.hpp"
@@ -14,6 +16,8 @@
 #include "nginx/zone.hpp"
 #include "state/account_store.hpp"
 #include "state/catalog_holder.hpp"
+#include "state/checkout_store.hpp"
+#include "state/event_inbox.hpp"
 #include "state/quota_funding.hpp"
 #include "state/redis_cache.hpp"
 #include "state/table.hpp"
@@ -29,7 +33,7 @@ public:
 
     void start();
 
-    // This process's worker, or null where nothing is gated.
+    // This process's worker, or null where nothing is gated and no location is ours.
     static Worker* current() noexcept { return current_; }
 
     NginxReactor& reactor() noexcept { return reactor_; }
@@ -37,6 +41,9 @@ public:
     Gate& gate() noexcept { return gate_; }
     // Requests that wait run in it; cancelled before all else ends.
     Scope& requests() noexcept { return requests_; }
+    // What must not stay half done when its client leaves runs in this one.
+    Scope& scope() noexcept { return scope_; }
+    Services& services() noexcept { return services_; }
 
 private:
     friend ngx_int_t init_process(ngx_cycle_t* cycle);
@@ -56,6 +63,10 @@ private:
     CatalogHolder catalogs_;
     QuotaFunding funding_;
     Gate gate_;
+    StripeApi stripe_;
+    CheckoutStore checkouts_;
+    EventInbox inbox_;
+    Services services_;
     HostJobs jobs_;
 };
 

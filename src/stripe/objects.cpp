@@ -18,23 +18,12 @@ void widen(StripePeriod& whole, const StripePeriod& part) noexcept {
         whole.end = part.end;
 }
 
-StripeSubscriptionItem read_item(const json_t* object) {
-    StripeSubscriptionItem item;
-    item.id = text(object, "id");
-    item.price = price(object);
-    const json_t* const priced = child(object, "price");
-    item.product = id(priced ? priced : child(object, "plan"), "product");
-    item.quantity = integer_member(object, "quantity");
-    item.period = period(object, "current_period_start", "current_period_end");
-    return item;
-}
-
 void read_items(const json_t* object, StripeSubscription& into) {
     std::size_t index = 0;
     const json_t* item = nullptr;
     json_array_foreach(list_data(object, "items"), index, item) {
         if (json_is_object(item))
-            into.items.push_back(read_item(item));
+            into.items.push_back(read_subscription_item(item));
     }
     into.more_items = list_cut(object, "items");
     const std::string plan = id(object, "plan");
@@ -57,6 +46,17 @@ StripePeriod StripeSubscription::period(std::string_view price) const {
         widen(whole, item.period);
     }
     return whole.end ? whole : legacy_period;
+}
+
+StripeSubscriptionItem read_subscription_item(const json_t* object) {
+    StripeSubscriptionItem item;
+    item.id = text(object, "id");
+    item.price = price(object);
+    const json_t* const priced = child(object, "price");
+    item.product = id(priced ? priced : child(object, "plan"), "product");
+    item.quantity = integer_member(object, "quantity");
+    item.period = period(object, "current_period_start", "current_period_end");
+    return item;
 }
 
 Result<StripeSubscription> read_subscription(const json_t* object) {

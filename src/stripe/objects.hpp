@@ -51,7 +51,7 @@ struct StripeSubscription {
     std::string customer;
     std::string status; // as Stripe says it; may be one which is not known yet
     std::vector<StripeSubscriptionItem> items;
-    bool more_items = false;    // the list was cut
+    bool more_items = false;    // the list was cut: ask for /v1/subscription_items?subscription=
     StripePeriod legacy_period; // of the subscription itself, before 2025-03-31; see period()
     // When it will end, if that is settled: cancel_at, or the end of the period if it is to be cancelled then (flexible
     // billing says the one, classic billing the other).
@@ -187,6 +187,7 @@ struct StripePage {
 };
 
 Result<StripeSubscription> read_subscription(const json_t* object);
+StripeSubscriptionItem read_subscription_item(const json_t* object);
 Result<StripeInvoice> read_invoice(const json_t* object);
 StripeInvoiceLine read_invoice_line(const json_t* object);
 Result<StripeCheckout> read_checkout(const json_t* object);

@@ -16,6 +16,7 @@ my %calls = (
         stripe_event_store => q{SELECT billing.stripe_event_store('', 'evt_' || gen_random_uuid(), 't', NULL, false, 1, 'cus_a', '\x7b7d', NULL)},
         customer_link      => q{SELECT * FROM billing.customer_link('a', 'cus_a')},
         customer_unlink    => q{SELECT billing.customer_unlink('a', 'cus_other')},
+        customer_of        => q{SELECT billing.customer_of('a')},
         resolve_price      => q{SELECT * FROM billing.resolve_price('pro', NULL, false)},
         checkout_begin     => q{SELECT * FROM billing.checkout_begin('a', 'price_pro')},
         checkout_opened    => q{SELECT billing.checkout_opened('a', 'i', 'cs', 'u', NULL)},

@@ -67,6 +67,8 @@ TEST(GateRules, ANameThatTheCatalogLacksRefusesAndIsReported) {
     EXPECT_FALSE((BoundRules{rules, catalog()}.quotas()[0].known));
 }
 
+const WaysOut k_ways{"https://app.example.com/checkout", "https://app.example.com/portal"};
+
 Decision at_limit(std::uint64_t limit, std::uint64_t remaining, std::uint8_t plan) {
     Decision decision;
     decision.reason = Reason::limit_reached;
@@ -79,7 +81,7 @@ TEST(GateProblem, ALimitNamesTheQuotaAndTheWayOut) { // G10 G19
     Rules rules;
     rules.quotas.push_back({"api-calls", 5});
     const auto plans = catalog();
-    const auto body = parse_json(problem_body(at_limit(20, 3, 1), rules, &plans, 402));
+    const auto body = parse_json(problem_body(at_limit(20, 3, 1), rules, &plans, 402, k_ways));
     ASSERT_TRUE(body.ok());
     const json_t* root = body.value().get();
     EXPECT_EQ(text_member(root, "code"), "LIMIT_API_CALLS");
@@ -87,9 +89,27 @@ TEST(GateProblem, ALimitNamesTheQuotaAndTheWayOut) { // G10 G19
     EXPECT_EQ(integer_member(root, "used"), 17);
     EXPECT_EQ(integer_member(root, "required"), 5);
     EXPECT_EQ(text_member(root, "requiredPlan"), "pro");
-    const auto top = parse_json(problem_body(at_limit(1000, 3, 3), rules, &plans, 429));
+    EXPECT_EQ(text_member(root, "upgradeUrl"), "https://app.example.com/checkout");
+    EXPECT_EQ(text_member(root, "portalUrl"), std::nullopt) << "nothing is owed";
+    const auto top = parse_json(problem_body(at_limit(1000, 3, 3), rules, &plans, 429, k_ways));
     EXPECT_FALSE(true_member(top.value().get(), "needsUpgrade")) << "nothing is above the largest plan";
     EXPECT_EQ(integer_member(top.value().get(), "status"), 429);
+    EXPECT_EQ(text_member(top.value().get(), "upgradeUrl"), std::nullopt);
+    const auto unserved = parse_json(problem_body(at_limit(20, 3, 1), rules, &plans, 402, {}));
+    EXPECT_EQ(text_member(unserved.value().get(), "upgradeUrl"), std::nullopt) << "no checkout is served here";
+}
+
+TEST(GateProblem, WhoOwesIsShownThePortal) { // G19
+    const auto plans = catalog();
+    for (const Reason reason : {Reason::maintenance, Reason::billing_enforced, Reason::subscription_inactive}) {
+        Decision decision;
+        decision.reason = reason;
+        decision.plan_no = 1;
+        const auto body = parse_json(problem_body(decision, Rules{}, &plans, 402, k_ways));
+        ASSERT_TRUE(body.ok());
+        EXPECT_EQ(text_member(body.value().get(), "portalUrl"), "https://app.example.com/portal");
+        EXPECT_EQ(text_member(body.value().get(), "upgradeUrl"), std::nullopt);
+    }
 }
 
 TEST(GateProblem, WaitingIsAdvisedOnlyWhereItHelps) { // G19

@@ -2,11 +2,11 @@
 # {"method", "path", "query", "headers", "body"} of what it received, and counts what it received. Paths that fail on purpose:
 #   /status/503    that status             /slow/1.5    the answer after so many seconds
 #   /abort         no answer, the connection is closed
-# Under the gate's prefixes too: only the end of the path counts (/api/status/503).
+# Under the gate's prefixes too: only the end of the path counts (/api/status/503). GET / is a page for the demo, App.html.
 package Billing::App;
 use v5.36;
 use Billing::Client qw(request);
-use Billing::Process qw(free_port new_directory);
+use Billing::Process qw(free_port new_directory slurp);
 
 # port => where to listen (default: a free one). Returns when it answers.
 sub new($class, %option) {
@@ -53,6 +53,8 @@ sub serve($port) {
     my $routes = $app->routes;
     $routes->get('/-/count' => sub ($c) { $c->render(json => \%count) });
     $routes->post('/-/reset' => sub ($c) { %count = (); $c->render(json => {}) });
+    my $page = slurp(__FILE__ =~ s/\.pm$/.html/r);
+    $routes->get('/' => sub ($c) { $c->render(data => $page, format => 'html') });
     $routes->any('/*rest' => {rest => ''} => sub ($c) { receive($c, \%count) });
     Mojo::Server::Daemon->new(app => $app, listen => ["http://127.0.0.1:$port"], silent => 1, keep_alive_timeout => 60,
         max_clients => 2000)->run;

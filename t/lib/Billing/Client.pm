@@ -62,7 +62,7 @@ sub begin($request, $index) {
     my $socket = IO::Socket::INET->new(PeerAddr => $request->{address}, Blocking => 0);
     my $body = $request->{body} // '';
     my %headers = (Host => 'localhost', Connection => 'close', %{$request->{headers} // {}});
-    $headers{'Content-Length'} //= length $body if length $body || $request->{method} !~ /^(?:GET|HEAD)$/;
+    $headers{'Content-Length'} //= length $body if !$headers{'Transfer-Encoding'} && (length $body || $request->{method} !~ /^(?:GET|HEAD)$/);
     my $head = join '', map { my $name = $_; map { "$name: $_\r\n" } ref $headers{$name} ? $headers{$name}->@* : $headers{$name} }
         sort keys %headers;
     my $now = Time::HiRes::time();

@@ -19,7 +19,8 @@ use Time::HiRes qw(sleep time);
 my $repository = abs_path(dirname(__FILE__) . '/../../..');
 my %running;    # pid of the server => object, for END
 
-# new(dir => PATH, fsync => 0|1, tcp => 0|1, settings => {name => value}, start => 0|1). Starts the server unless start => 0.
+# new(dir => PATH, fsync => 0|1, tcp => 0|1, settings => {name => value}, env => {name => value}, start => 0|1). Starts the server
+# unless start => 0.
 sub new {
     my ($class, %opt) = @_;
     my $dir = $opt{dir} ? $opt{dir} : tempdir('billing-pg-XXXXXX', TMPDIR => 1, CLEANUP => 1);
@@ -29,6 +30,7 @@ sub new {
         owner    => $$,
         tcp      => $opt{tcp},
         settings => { fsync => $opt{fsync} ? 'on' : 'off', %{ $opt{settings} || {} } },
+        env      => $opt{env} || {},
         handles  => [],
     }, $class;
     chmod 0755, $self->{dir};
@@ -235,7 +237,8 @@ sub _launch {
         open STDERR, '>&', \*STDOUT;
         open STDIN, '<', '/dev/null';
         setpgrp;    # a Ctrl-C at the terminal is for the test
-        my @command = (_as_postgres('--pdeathsig', 'QUIT'), _bin('postgres'), '-D', $self->{data},
+        my @env = map { "$_=$self->{env}{$_}" } keys %{ $self->{env} };    # for the server alone: libfaketime wants one user
+        my @command = (_as_postgres('--pdeathsig', 'QUIT'), @env ? ('env', @env) : (), _bin('postgres'), '-D', $self->{data},
             map { ('-c', "$_=$set{$_}") } sort keys %set);
         exec @command or POSIX::_exit(127);
     }

@@ -16,10 +16,11 @@ my $alarming = qr/\[(?:alert|emerg|crit)\]|open socket|exited on signal|exited w
 my @hosts;
 
 # conf => text; optional: name => for messages, vars => {}, workers => 2, log_level => 'info', start => 0 to start it later,
-# wrapper => [command to run nginx under, with %%PREFIX%%]. Workers may write into the folder reports.
+# wrapper => [command to run nginx under, with %%PREFIX%%], env => {for master and workers}, ports => {name => port}.
+# Workers may write into the folder reports.
 sub new($class, %option) {
     my $self = bless {
-        name => 'host', vars => {}, workers => 2, log_level => 'info', expected => [], ports => {}, %option,
+        name => 'host', vars => {}, workers => 2, log_level => 'info', expected => [], ports => {}, env => {}, %option,
         directory => new_directory(),
     }, $class;
     mkdir "$self->{directory}/reports";
@@ -43,7 +44,7 @@ sub expand($self, $text, $error_log) {
     my $globals = "load_module $module;\ndaemon off;\nmaster_process on;\nworker_processes $self->{workers};\n"
         . "error_log $error_log $self->{log_level};\npid %%PREFIX%%/nginx.pid;\n"
         . ($> == 0 ? "user nobody nogroup;\n" : '')
-        . (sanitized() ? "env LD_PRELOAD;\nenv ASAN_OPTIONS;\nenv UBSAN_OPTIONS;\nenv LSAN_OPTIONS;\n" : '');
+        . join '', map { "env $_;\n" } sort(keys $self->environment->%*), sanitized() ? 'LSAN_OPTIONS' : ();
     my $http = join '', map { "$_ %%PREFIX%%/$_;\n" }
         map { "${_}_temp_path" } qw(client_body proxy fastcgi uwsgi scgi);
     my %vars = (%{$self->{vars}}, GLOBALS => $globals, HTTP_GLOBALS => "access_log off;\n$http",
@@ -84,13 +85,13 @@ sub write_file($file, $text) {
 }
 
 sub environment($self) {
-    return {} if !sanitized();
+    return $self->{env} if !sanitized();
     state $preload = join ' ', (map { chomp(my $file = qx(g++ -print-file-name=$_)); $file } qw(libasan.so libubsan.so)),
         build() . '/asan/keep_loaded.so';
     # An error aborts the process; leaks found at its exit are only reported (exitcode=0), with whole stacks.
     my $common = "log_path=$self->{directory}/reports/report:print_stacktrace=1";
     return {
-        LD_PRELOAD => $preload, UBSAN_OPTIONS => "$common:halt_on_error=1",
+        $self->{env}->%*, LD_PRELOAD => join(' ', $preload, $self->{env}{LD_PRELOAD} // ()), UBSAN_OPTIONS => "$common:halt_on_error=1",
         ASAN_OPTIONS => "$common:detect_odr_violation=0:abort_on_error=1:handle_abort=1:exitcode=0:fast_unwind_on_malloc=0",
     };
 }

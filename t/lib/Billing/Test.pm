@@ -7,13 +7,15 @@
 #
 # A world has a PostgreSQL, a Redis and a sample application of its own, migrated and with a catalog, and hosts (nginx) before
 # the application. Identities: "Bearer demo-token" is the account demo, "Bearer test:NAME" the account NAME, else nobody.
+# With stripe => 1 it has a stand-in for Stripe too, which sells the catalog and tells host 0 of what happens there.
 package Billing::Test;
 use v5.36;
 use Billing::App ();
 use Billing::Database ();
 use Billing::Nginx ();
-use Billing::Process qw(wait_for build new_directory root slurp);
+use Billing::Process qw(wait_for free_port build new_directory root slurp);
 use Billing::Redis ();
+use Billing::Stripe ();
 use JSON::PP ();
 use Test::More ();
 
@@ -65,16 +67,22 @@ END
 #   locations, server, http => text for the standard configuration; conf => a whole one instead (same placeholders)
 #   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; wrapper => [command for nginx];
 #   start => 0: hosts are made, not started
+#   stripe => 1 or {options for Billing::Stripe, webhook => {options for its endpoint, http://HOST0/billing/webhook}};
+#   clock => a Billing::Clock, for the hosts, PostgreSQL and the stand-in (then without Redis)
 sub new($class, %option) {
     my $self = bless {number => ++$number, directory => new_directory(), hosts => []}, $class;
-    $self->{db} = Billing::Database->new(%{$option{database} // {}});
-    $self->{redis} = Billing::Redis->new if $option{redis} // 1;
+    my $env = $option{clock} ? $option{clock}->environment : {};
+    $self->{db} = Billing::Database->new(env => $env, %{$option{database} // {}});
+    $self->{redis} = Billing::Redis->new if $option{redis} // !$option{clock};
     $self->{app} = Billing::App->new;
     $self->{catalog} = $self->catalog_file($option{catalog} // root() . '/conf/catalog.json');
     $self->must('migrate', '--dir', root() . '/migrations');
     $self->must('catalog', 'apply', $self->{catalog});
+    my $front = free_port();
+    $self->{public} = "http://127.0.0.1:$front";
     my $billing = join "\n    ", 'billing_zone main 8m;', 'billing_postgres "%%DSN%%";',
-        ($self->{redis} ? 'billing_redis %%REDIS%%;' : ()), 'billing_catalog %%CATALOG%%;', $option{billing} // ();
+        ($self->{redis} ? 'billing_redis %%REDIS%%;' : ()), 'billing_catalog %%CATALOG%%;',
+        ($option{stripe} ? $self->start_stripe($env, ref $option{stripe} ? $option{stripe}->%* : ()) : ()), $option{billing} // ();
     for my $index (0 .. ($option{hosts} // 1) - 1) {
         push $self->{hosts}->@*, Billing::Nginx->new(
             name => ($number > 1 ? "world $number " : '') . "host $index",
@@ -83,6 +91,8 @@ sub new($class, %option) {
             workers => $option{workers} // 2,
             log_level => $option{log_level} // 'info',
             wrapper => $option{wrapper},
+            env => $env,
+            ports => $index ? {} : {main => $front},
             vars => {
                 BILLING => $billing, DSN => $self->dsn, REDIS => $self->{redis} ? $self->{redis}->address : '',
                 CATALOG => $self->{catalog}, UPSTREAM => $self->{app}->address, HTTP => $option{http} // '',
@@ -93,11 +103,24 @@ sub new($class, %option) {
     return $self;
 }
 
+# The stand-in, and what the hosts' configuration says of it.
+sub start_stripe($self, $env, %option) {
+    my $webhook = delete $option{webhook} // {};
+    $self->{webhook_secret} = 'whsec_' . join '', map { ('a' .. 'z', 0 .. 9)[rand 36] } 1 .. 32;
+    my $stripe = $self->{stripe} = Billing::Stripe->new(catalog => $self->{catalog}, env => $env, %option);
+    $stripe->webhook(url => "$self->{public}/billing/webhook", secret => $self->{webhook_secret}, %$webhook);
+    return join "\n    ", 'billing_stripe key=' . $stripe->key . ' api=' . $stripe->url . ';',
+        "billing_webhook_secret $self->{webhook_secret};", "billing_public_url $self->{public};";
+}
+
 sub host($self, $index = 0) { $self->{hosts}[$index] }
 sub hosts($self) { $self->{hosts}->@* }
 sub db($self) { $self->{db} }
 sub redis($self) { $self->{redis} }
 sub app($self) { $self->{app} }
+sub stripe($self) { $self->{stripe} }
+sub webhook_secret($self) { $self->{webhook_secret} }
+sub public_url($self) { $self->{public} }    # where host 0 is
 sub dsn($self) { $self->{db}->dsn }
 sub directory($self) { $self->{directory} }
 

@@ -1,0 +1,273 @@
+#include "endpoints/checkout.hpp"
+
+#include "domain/json.hpp"
+#include "endpoints/input.hpp"
+#include "endpoints/portal.hpp"
+#include "endpoints/stripe_answer.hpp"
+#include "stripe/objects.hpp"
+
+#include <openssl/sha.h>
+
+#include <array>
+#include <optional>
+#include <utility>
+
+namespace billing {
+
+namespace {
+
+// Somebody else opens or ends a checkout of this account at the same time; more than this is no coincidence.
+constexpr int k_rounds = 3;
+
+// The same intent with another form (another location, another configuration during a reload) is another call: Stripe
+// refuses a key that comes with other parameters.
+std::string idempotency_key(const std::string& intent, const Form& form) {
+    std::array<unsigned char, SHA256_DIGEST_LENGTH> digest{};
+    const auto& text = form.text();
+    SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
+    std::uint64_t start = 0;
+    for (std::size_t index = 0; index < sizeof start; ++index) {
+        start = start << 8 | digest[index];
+    }
+    return intent + ":" + to_hex16(start);
+}
+
+void add_metadata(Form& form, const std::string& parent, const std::string& account, const CheckoutStart& start) {
+    form.add(parent, "account", account);
+    if (!start.plan.empty()) {
+        form.add(parent, "plan", start.plan);
+    }
+    if (!start.credit.empty()) {
+        form.add(parent, "credit", start.credit);
+        form.add(parent, "creditQty", std::to_string(start.quantity));
+    }
+}
+
+// All of it follows from what is stored and configured, so that who comes again with the same intent sends the same.
+Form session_form(const std::string& account, const std::string& price, const CheckoutStart& start,
+                  const EndpointSettings& settings) {
+    Form form;
+    form.add("mode", start.mode).add("customer", start.customer).add("client_reference_id", account);
+    form.add("line_items[0][price]", price).add("line_items[0][quantity]", 1);
+    form.add("success_url", settings.success_url).add("cancel_url", settings.cancel_url);
+    add_metadata(form, "metadata", account, start);
+    form.add("metadata", "price", price);
+    form.add("metadata", "quantity", "1");
+    add_metadata(form, start.mode == "payment" ? "payment_intent_data[metadata]" : "subscription_data[metadata]",
+                 account, start);
+    return form;
+}
+
+Response unavailable() { return try_later("BILLING_UNAVAILABLE", "The account's state cannot be read at the moment"); }
+
+Response not_for_sale(PriceAnswer::Outcome outcome) {
+    if (outcome == PriceAnswer::Outcome::no_price) {
+        return problem(400, "NO_PRICE", "No price", "This plan cannot be bought");
+    }
+    return problem(400, "UNKNOWN_PLAN", "Unknown plan", "Write plan, tier, planKey or priceId of what is for sale");
+}
+
+// One client's way to one session.
+class Checkout {
+public:
+    Checkout(std::string account, std::string price, bool redirect, Services& services,
+             const EndpointSettings& settings)
+        : account_(std::move(account)), price_(std::move(price)), redirect_(redirect), services_(services),
+          settings_(settings) {}
+
+    Task<Response> run() {
+        for (int round = 0; round < k_rounds; ++round) {
+            start_ = co_await services_.checkouts.begin(account_, price_);
+            if (start_.outcome == CheckoutStart::Outcome::unknown_account && settings_.create_accounts) {
+                co_await services_.accounts.fetch(account_, AccountStore::Mode::create);
+                start_ = co_await services_.checkouts.begin(account_, price_);
+            }
+            std::optional<Response> response = co_await go_on();
+            if (response) {
+                co_return *response;
+            }
+        }
+        co_return try_later("CHECKOUT_BUSY", "Another checkout of this account is being started; try again");
+    }
+
+private:
+    // Nothing: begin anew.
+    Task<std::optional<Response>> go_on() {
+        switch (start_.outcome) {
+        case CheckoutStart::Outcome::unavailable:
+            co_return unavailable();
+        case CheckoutStart::Outcome::unknown_account:
+            co_return problem(403, "UNKNOWN_ACCOUNT", "Unknown account", "This account is not known here");
+        case CheckoutStart::Outcome::unknown_price:
+            co_return not_for_sale(PriceAnswer::Outcome::unknown);
+        case CheckoutStart::Outcome::subscribed:
+            co_return co_await send_to_portal();
+        case CheckoutStart::Outcome::reuse:
+            co_return session_answer(start_.url, "checkoutUrl", redirect_);
+        case CheckoutStart::Outcome::replace: {
+            std::optional<Response> problem = co_await expire(start_.session);
+            if (problem) {
+                co_return problem;
+            }
+            break;
+        }
+        case CheckoutStart::Outcome::create:
+            break;
+        }
+        if (start_.customer.empty()) {
+            std::optional<Response> problem = co_await make_customer();
+            if (problem) {
+                co_return problem;
+            }
+        }
+        co_return co_await make_session();
+    }
+
+    Task<Response> send_to_portal() {
+        if (redirect_) {
+            co_return co_await open_portal(account_, services_, settings_, true);
+        }
+        const Json body = problem_members(409, "ALREADY_SUBSCRIBED", "Already subscribed",
+                                          "This account has a subscription; change it in the portal");
+        put_member(body.get(), "currentTier", start_.current_plan);
+        put_member(body.get(), "currentStatus", start_.current_status);
+        if (!settings_.portal_url.empty()) {
+            put_member(body.get(), "portalUrl", settings_.portal_url);
+        }
+        co_return problem_response(409, body.get());
+    }
+
+    // Linked before the session is made: whatever the session brings then finds its account.
+    Task<std::optional<Response>> make_customer() {
+        Form form;
+        if (!start_.email.empty()) {
+            form.add("email", start_.email);
+        }
+        if (!start_.name.empty()) {
+            form.add("name", start_.name);
+        }
+        form.add("metadata", "account", account_);
+        const std::string key = idempotency_key(start_.customer_intent, form);
+        StripeReply reply = co_await services_.stripe.post("/v1/customers", std::move(form), key);
+        if (!reply) {
+            co_return co_await give_up(start_.customer_intent, reply);
+        }
+        const auto customer = read_customer(reply.json.get());
+        if (!customer) {
+            co_return stripe_problem(refused_reply(Refusal::unreadable));
+        }
+        start_.customer = co_await services_.checkouts.link_customer(account_, customer.value().id);
+        if (start_.customer.empty()) {
+            co_return unavailable();
+        }
+        co_return std::nullopt;
+    }
+
+    Task<std::optional<Response>> make_session() {
+        Form form = session_form(account_, price_, start_, settings_);
+        const std::string key = idempotency_key(start_.intent, form);
+        StripeReply reply = co_await services_.stripe.post("/v1/checkout/sessions", std::move(form), key);
+        if (reply.refusal == Refusal::missing_customer) { // deleted at Stripe, and its event is still on the way
+            co_await services_.checkouts.failed(start_.intent);
+            bool unlinked = co_await services_.checkouts.unlink_customer(account_, start_.customer);
+            if (unlinked) {
+                co_return std::nullopt;
+            }
+        }
+        if (!reply) {
+            co_return co_await give_up(start_.intent, reply);
+        }
+        const auto session = read_checkout(reply.json.get());
+        if (!session || !is_page(session.value().url, services_.stripe.plain_http())) {
+            co_return stripe_problem(refused_reply(Refusal::unreadable));
+        }
+        co_return co_await store(session.value());
+    }
+
+    Task<std::optional<Response>> store(const StripeCheckout& session) {
+        SessionStored stored = co_await services_.checkouts.opened(account_, start_.intent, session.id, session.url,
+                                                                   session.expires_at.value_or(0));
+        switch (stored) {
+        case SessionStored::open:
+            co_return session_answer(session.url, "checkoutUrl", redirect_);
+        case SessionStored::unavailable: // unseen by the account's other tabs, so nobody may pay it
+            co_await expire(session.id);
+            co_return unavailable();
+        case SessionStored::superseded:
+            co_return co_await expire(session.id);
+        case SessionStored::complete:
+        case SessionStored::expired:
+            break;
+        }
+        co_return std::nullopt;
+    }
+
+    // Nobody may hold two sessions that can be paid. Nothing: it is over, and was not paid.
+    Task<std::optional<Response>> expire(std::string session) {
+        const std::string path = "/v1/checkout/sessions/" + session;
+        Form nothing;
+        StripeReply reply = co_await services_.stripe.post(path + "/expire", nothing, "expire:" + session);
+        std::string status = "expired";
+        if (reply.refusal == Refusal::already) { // over before; how?
+            reply = co_await services_.stripe.get(path, nothing);
+            const auto seen = read_checkout(reply.json.get());
+            status = seen && seen.value().status == "complete" ? "complete" : "expired";
+        }
+        if (!reply && reply.refusal != Refusal::missing_object) {
+            co_return stripe_problem(reply);
+        }
+        co_await services_.checkouts.closed(session, status);
+        if (status == "complete") {
+            co_return problem(409, "CHECKOUT_COMPLETE", "Checkout complete",
+                              "A checkout of this account has just been paid; wait for its confirmation");
+        }
+        co_return std::nullopt;
+    }
+
+    // A definite no would only be repeated under the same key.
+    Task<std::optional<Response>> give_up(std::string intent, const StripeReply& reply) {
+        const Response response = stripe_problem(reply);
+        if (reply.kind == ReplyKind::refused && !reply.uncertain) {
+            co_await services_.checkouts.failed(std::move(intent));
+        }
+        co_return response;
+    }
+
+    std::string account_;
+    std::string price_;
+    bool redirect_;
+    Services& services_;
+    const EndpointSettings& settings_;
+    CheckoutStart start_;
+};
+
+} // namespace
+
+Task<Response> checkout(Request request, Services& services, const EndpointSettings& settings) {
+    if (!services.stripe.configured()) {
+        co_return not_configured();
+    }
+    if (request.account.empty()) {
+        co_return no_account();
+    }
+    if (is_cross_site(request, settings.public_url)) {
+        co_return cross_site();
+    }
+    const auto input = Input::read(request);
+    if (!input) {
+        co_return problem(400, "INVALID_BODY", "Invalid request", input.error());
+    }
+    const std::string name{input.value().text({"plan", "tier", "planKey", "priceId"})};
+    const std::string interval{input.value().text({"interval"})};
+    PriceAnswer price = co_await services.checkouts.resolve_price(name, interval, services.livemode);
+    if (price.outcome == PriceAnswer::Outcome::unavailable) {
+        co_return unavailable();
+    }
+    if (price.outcome != PriceAnswer::Outcome::ok) {
+        co_return not_for_sale(price.outcome);
+    }
+    Checkout way{request.account, price.price, settings.redirect || request.is_form(), services, settings};
+    co_return co_await way.run();
+}
+
+} // namespace billing

@@ -1,0 +1,136 @@
+#include "endpoints/input.hpp"
+
+#include <algorithm>
+#include <optional>
+
+namespace billing {
+
+namespace {
+
+using Members = std::vector<std::pair<std::string, std::string>>;
+
+int hex_digit(char digit) noexcept {
+    if (digit >= '0' && digit <= '9') {
+        return digit - '0';
+    }
+    const char lower = static_cast<char>(digit | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+std::optional<std::string> unescape(std::string_view text) {
+    std::string result;
+    for (std::size_t at = 0; at < text.size(); ++at) {
+        if (text[at] != '%') {
+            result += text[at] == '+' ? ' ' : text[at];
+            continue;
+        }
+        const int high = at + 2 < text.size() ? hex_digit(text[at + 1]) : -1;
+        const int low = at + 2 < text.size() ? hex_digit(text[at + 2]) : -1;
+        if (high < 0 || low < 0 || (high == 0 && low == 0)) {
+            return std::nullopt;
+        }
+        result += static_cast<char>(high * 16 + low);
+        at += 2;
+    }
+    return result;
+}
+
+std::optional<Members> read_form(std::string_view text) {
+    Members members;
+    while (!text.empty()) {
+        const std::string_view part = text.substr(0, text.find('&'));
+        text.remove_prefix(std::min(part.size() + 1, text.size()));
+        if (part.empty()) {
+            continue;
+        }
+        const auto equals = std::min(part.find('='), part.size());
+        const auto name = unescape(part.substr(0, equals));
+        const auto value = unescape(part.substr(std::min(equals + 1, part.size())));
+        if (!name || !value) {
+            return std::nullopt;
+        }
+        const bool twice = std::any_of(members.begin(), members.end(), [&](const auto& m) { return m.first == *name; });
+        if (twice) {
+            return std::nullopt;
+        }
+        members.emplace_back(*name, *value);
+    }
+    return members;
+}
+
+Result<Members> read_object(std::string_view text) {
+    const auto parsed = parse_json(text);
+    if (!parsed) {
+        return Error{parsed.error()};
+    }
+    if (!json_is_object(parsed.value().get())) {
+        return Error{"write a JSON object"};
+    }
+    Members members;
+    void* at = json_object_iter(parsed.value().get());
+    for (; at != nullptr; at = json_object_iter_next(parsed.value().get(), at)) {
+        const json_t* value = json_object_iter_value(at);
+        if (json_is_string(value)) {
+            members.emplace_back(json_object_iter_key(at),
+                                 std::string{json_string_value(value), json_string_length(value)});
+        } else if (json_is_integer(value)) {
+            members.emplace_back(json_object_iter_key(at), std::to_string(json_integer_value(value)));
+        }
+    }
+    return members;
+}
+
+bool is_blank(std::string_view text) noexcept { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
+
+} // namespace
+
+Result<Input> Input::read(const Request& request) {
+    Input input;
+    if (request.is_form()) {
+        auto form = read_form(request.body);
+        if (!form) {
+            return Error{"the form is not well-formed, or names something twice"};
+        }
+        input.members_ = std::move(*form);
+    } else if (!is_blank(request.body)) {
+        if (request.content_type != "application/json") {
+            return Error{"write Content-Type: application/json or application/x-www-form-urlencoded"};
+        }
+        auto object = read_object(request.body);
+        if (!object) {
+            return Error{object.error()};
+        }
+        input.members_ = std::move(object).value();
+    }
+    auto query = read_form(request.query);
+    if (!query) {
+        return Error{"the query is not well-formed, or names something twice"};
+    }
+    std::move(query->begin(), query->end(), std::back_inserter(input.members_));
+    return input;
+}
+
+std::string_view Input::text(std::initializer_list<std::string_view> names) const noexcept {
+    for (const std::string_view name : names) {
+        for (const auto& [key, value] : members_) {
+            if (key == name && !value.empty()) {
+                return value;
+            }
+        }
+    }
+    return {};
+}
+
+bool is_cross_site(const Request& request, std::string_view public_url) noexcept {
+    if (request.content_type == "application/json" || request.fetch_site == "same-origin" ||
+        request.fetch_site == "none") {
+        return false;
+    }
+    if (request.origin.empty()) {
+        return !request.fetch_site.empty();
+    }
+    const bool ours = public_url.starts_with(request.origin);
+    return !ours || (public_url.size() > request.origin.size() && public_url[request.origin.size()] != '/');
+}
+
+} // namespace billing

@@ -1,0 +1,33 @@
+// What a client of checkout and portal may say: a handful of named texts, in a JSON object, a form or the query. Pure.
+#pragma once
+
+#include "domain/result.hpp"
+#include "endpoints/exchange.hpp"
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace billing {
+
+class Input {
+public:
+    // An error: a body that is neither, is not well-formed, or names something twice. Members that are no text and no
+    // whole number are passed over, as is what nobody asks for.
+    static Result<Input> read(const Request& request);
+
+    // The first of these names that is there and not empty, or "". The body goes before the query.
+    std::string_view text(std::initializer_list<std::string_view> names) const noexcept;
+
+private:
+    std::vector<std::pair<std::string, std::string>> members_;
+};
+
+// A page of another site may make a browser send a form with the user's cookies, but not JSON: that takes the
+// operator's permission (CORS). So whatever is not JSON has to come from a page of our own; a client that is no browser
+// says nothing about where it comes from. `public_url`: where our pages are, as https://app.example.com/base.
+bool is_cross_site(const Request& request, std::string_view public_url) noexcept;
+
+} // namespace billing

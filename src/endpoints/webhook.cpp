@@ -1,0 +1,83 @@
+#include "endpoints/webhook.hpp"
+
+#include "domain/json.hpp"
+#include "stripe/effect.hpp"
+#include "stripe/event.hpp"
+#include "stripe/signature.hpp"
+
+namespace billing {
+
+namespace {
+
+// Why nothing is to be done about it, or "". It is stored all the same.
+std::string reason_to_ignore(const EventHead& head, bool livemode) {
+    if (head.kind == EventKind::thin) {
+        return "an event of the second kind carries nothing to apply";
+    }
+    if (!head.account.empty()) {
+        return "belongs to a connected account";
+    }
+    if (head.livemode && *head.livemode != livemode) {
+        return livemode ? "a test event, and the key is a live one" : "a live event, and the key is a test one";
+    }
+    return handles_event(head.type) ? "" : "no use for this type";
+}
+
+NewEvent new_event(const EventHead& head, bool livemode) {
+    NewEvent event;
+    event.stripe_account = head.account;
+    event.id = head.id;
+    event.type = head.type;
+    event.api_version = head.api_version;
+    event.customer = head.customer;
+    event.livemode = head.livemode;
+    event.created = head.created;
+    event.ignored = reason_to_ignore(head, livemode);
+    return event;
+}
+
+Response received(bool duplicate) {
+    const Json body{json_object()};
+    json_object_set_new(body.get(), "received", json_true());
+    if (duplicate) {
+        json_object_set_new(body.get(), "duplicate", json_true());
+    }
+    return json_response(200, body.get());
+}
+
+Response refused(Services& services, std::string_view code, const std::string& why) {
+    services.reactor.log(LogLevel::warn, "billing: refused a webhook: " + why);
+    return problem(400, code, "Invalid webhook", "The body is not an event that is signed for this endpoint");
+}
+
+} // namespace
+
+Task<Response> webhook(Request request, Services& services, const EndpointSettings& settings) {
+    if (settings.secrets.empty() || !services.stripe.configured()) {
+        co_return not_configured();
+    }
+    const auto verdict = verify_signature(request.signature, request.body, settings.secrets,
+                                          services.reactor.unix_ms() / 1000, settings.tolerance_seconds);
+    if (verdict != SignatureVerdict::valid) {
+        co_return refused(services, "INVALID_SIGNATURE", signature_verdict_text(verdict));
+    }
+    const auto head = read_event_head(request.body);
+    if (!head) {
+        co_return refused(services, "INVALID_EVENT", head.error());
+    }
+    if (head.value().kind == EventKind::other) {
+        co_return refused(services, "INVALID_EVENT", "no event with an id and a type");
+    }
+    NewEvent event = new_event(head.value(), services.livemode);
+    Stored stored = co_await services.inbox.store(event, request.body);
+    if (stored == Stored::failed) {
+        co_return try_later("NOT_STORED", "The event could not be stored; send it again");
+    }
+    if (stored == Stored::stored && !event.ignored.empty()) {
+        services.reactor.log(LogLevel::info,
+                             "billing: event " + event.id + " " + event.type + ": ignored, " + event.ignored);
+    }
+    co_return received(stored == Stored::duplicate);
+}
+
+} // namespace billing

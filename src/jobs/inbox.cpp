@@ -1,0 +1,219 @@
+#include "jobs/inbox.hpp"
+
+#include "async/sleep.hpp"
+#include "stripe/event.hpp"
+
+#include <utility>
+#include <vector>
+
+namespace billing {
+
+namespace {
+
+constexpr int k_slots = 8;
+constexpr int k_lease_s = 60;
+constexpr std::int64_t k_round_ms = 1000;
+constexpr std::int64_t k_retry_ms = 1000;
+
+constexpr const char* k_no_answer = "PostgreSQL did not answer";
+
+EventEffect nothing(const char* why) {
+    EventEffect effect;
+    effect.ignored = why;
+    return effect;
+}
+
+std::string change_text(const Applied& applied) {
+    std::string text = " of account " + applied.account + ": ";
+    if (applied.plan != applied.plan_before) {
+        text += applied.plan_before + " -> ";
+    }
+    text += applied.plan + " (" + applied.status + ")";
+    return applied.stale ? text + ", after a later look at Stripe" : text;
+}
+
+} // namespace
+
+// Held while an event is in work. When it becomes free there may be more to claim, of the same customer too.
+class Inbox::Slot {
+public:
+    explicit Slot(Inbox& inbox) noexcept : inbox_(inbox) { ++inbox_.busy_; }
+    Slot(const Slot&) = delete;
+    Slot& operator=(const Slot&) = delete;
+    ~Slot() {
+        --inbox_.busy_;
+        inbox_.wake_.set();
+    }
+
+private:
+    Inbox& inbox_;
+};
+
+Inbox::Inbox(Reactor& reactor, Postgres& postgres, StripeApi& stripe, Signal& wake, InboxSettings settings)
+    : reactor_(reactor), stripe_(stripe), wake_(wake), settings_(std::move(settings)), inbox_(reactor, postgres),
+      key_trouble_(reactor), works_(reactor) {}
+
+Task<void> Inbox::run() {
+    for (;;) {
+        // A call of Stripe holds up a process that is leaving: it finishes what it has begun and begins nothing.
+        if (!reactor_.leaving() && busy_ < k_slots) {
+            co_await claim();
+        }
+        co_await wake_.wait(k_round_ms);
+    }
+}
+
+Task<void> Inbox::claim() {
+    const std::int64_t lease_end_ms = reactor_.now_ms() + std::int64_t{k_lease_s} * 1000;
+    claiming_ = true;
+    std::vector<ClaimedEvent> events = co_await inbox_.claim(k_slots - busy_, k_lease_s);
+    claiming_ = false;
+    for (ClaimedEvent& event : events) {
+        Work one;
+        one.event = std::move(event);
+        one.lease_end_ms = lease_end_ms;
+        works_.spawn(work(std::move(one)));
+    }
+}
+
+Task<void> Inbox::work(Work work) {
+    const Slot slot{*this};
+    co_await process(work);
+}
+
+Task<void> Inbox::process(const Work& work) {
+    auto read = effect_of(work.event);
+    if (!read) {
+        co_await fail(work, read.error(), true);
+        co_return;
+    }
+    const EventEffect& effect = read.value();
+    if (!effect.ignored.empty()) {
+        co_await ignore(work, effect.ignored);
+        co_return;
+    }
+    // The ticket is taken before the look begins: of two looks the one with the later ticket saw the later state.
+    CustomerTicket ticket = co_await inbox_.ticket(effect.customer, effect.account);
+    switch (ticket.outcome) {
+    case CustomerTicket::Outcome::known:
+        break;
+    case CustomerTicket::Outcome::unknown:
+        co_await park(work, effect.customer, "");
+        co_return;
+    case CustomerTicket::Outcome::conflict:
+        co_await park(work, effect.customer,
+                      "its checkout names account " + effect.account + ", which has another customer");
+        co_return;
+    case CustomerTicket::Outcome::unanswered:
+        co_await fail(work, k_no_answer, false);
+        co_return;
+    }
+    SubscriptionList seen = co_await look(effect, ticket);
+    if (seen.outcome != SubscriptionList::Outcome::ok) {
+        co_await fail(work, seen.problem, seen.outcome == SubscriptionList::Outcome::failed);
+        co_return;
+    }
+    Applied applied = co_await inbox_.apply(work.event, ticket, seen.json, dump_json(effect.effect.get()));
+    co_await conclude(work, applied);
+}
+
+// The payload is what was signed; what is stored beside it was read from it.
+Result<EventEffect> Inbox::effect_of(const ClaimedEvent& event) const {
+    if (!event.stripe_account.empty()) {
+        return nothing("of a connected account");
+    }
+    if (event.livemode && *event.livemode != settings_.livemode) {
+        return nothing(settings_.livemode ? "a test event, and the key is a live one"
+                                          : "a live event, and the key is a test one");
+    }
+    const auto payload = parse_payload(event.payload);
+    if (!payload) {
+        return Error{payload.error()};
+    }
+    auto read = read_effect(payload.value().get());
+    if (read && read.value().effect) {
+        json_t* const effect = read.value().effect.get();
+        put_member(effect, "policy", settings_.payment_policy);
+        if (settings_.grace_seconds) {
+            put_member(effect, "grace_seconds", *settings_.grace_seconds);
+        }
+    }
+    return read;
+}
+
+// Nothing seen, and that is all right: nobody has to look, or there is no customer yet.
+Task<SubscriptionList> Inbox::look(const EventEffect& effect, const CustomerTicket& ticket) {
+    SubscriptionList seen;
+    const std::string customer = effect.customer.empty() ? ticket.customer : effect.customer;
+    if (!effect.subscriptions || customer.empty()) {
+        co_return seen;
+    }
+    seen = co_await list_subscriptions(reactor_, stripe_, customer);
+    if (seen.outcome == SubscriptionList::Outcome::credentials) {
+        key_trouble_.say("Stripe does not let the secret key list subscriptions; its events wait until there is a key "
+                         "that may read customers and subscriptions");
+    } else if (seen.outcome == SubscriptionList::Outcome::ok) {
+        key_trouble_.settled();
+    }
+    co_return seen;
+}
+
+Task<void> Inbox::conclude(const Work& work, const Applied& applied) {
+    switch (applied.outcome) {
+    case Applied::Outcome::ok:
+        tell(LogLevel::info, work.event, change_text(applied));
+        break;
+    case Applied::Outcome::lost_to_another:
+        tell(LogLevel::info, work.event, ": the lease was over, it is in other hands");
+        break;
+    case Applied::Outcome::belongs_to_another:
+        co_await park(work, "", applied.message);
+        break;
+    case Applied::Outcome::refused:
+        co_await fail(work, applied.message, true);
+        break;
+    case Applied::Outcome::unanswered:
+        co_await fail(work, applied.message, false);
+        break;
+    }
+}
+
+Task<void> Inbox::ignore(const Work& work, std::string reason) {
+    Marked marked = co_await inbox_.ignore(work.event, reason);
+    if (marked == Marked::unanswered) {
+        co_await fail(work, k_no_answer, false);
+    } else {
+        tell(LogLevel::info, work.event, ": ignored, " + reason);
+    }
+}
+
+Task<void> Inbox::park(const Work& work, std::string customer, std::string reason) {
+    Marked marked = co_await inbox_.park(work.event, customer, reason);
+    if (marked == Marked::unanswered) {
+        co_await fail(work, k_no_answer, false);
+    } else if (marked == Marked::done) {
+        const bool usual = reason.empty();
+        tell(usual ? LogLevel::info : LogLevel::warn, work.event, ": parked, " + (usual ? "unknown customer" : reason));
+    }
+}
+
+// Said until PostgreSQL has heard it or the lease is over. It may have applied the event all the same: then, as after
+// the lease, the attempt is not in force any more and nothing changes.
+Task<void> Inbox::fail(const Work& work, std::string problem, bool counts) {
+    Marked marked = co_await inbox_.failed(work.event, problem, counts);
+    while (marked == Marked::unanswered && reactor_.now_ms() < work.lease_end_ms) {
+        co_await sleep_for(reactor_, k_retry_ms, true);
+        marked = co_await inbox_.failed(work.event, problem, counts);
+    }
+    if (marked == Marked::dead) {
+        tell(LogLevel::error, work.event, ": given up after its last try: " + problem);
+    } else if (marked != Marked::stale) {
+        tell(LogLevel::warn, work.event, ": failed, to be tried again: " + problem);
+    }
+}
+
+void Inbox::tell(LogLevel level, const ClaimedEvent& event, std::string_view outcome) {
+    reactor_.log(level, "billing: event " + event.id + " " + event.type + std::string(outcome));
+}
+
+} // namespace billing

@@ -1,0 +1,80 @@
+#include "nginx/endpoint_conf.hpp"
+
+#include "nginx/conf.hpp"
+
+namespace billing {
+
+namespace {
+
+const char* name_of(EndpointKind kind) noexcept {
+    switch (kind) {
+    case EndpointKind::checkout:
+        return "billing_checkout";
+    case EndpointKind::portal:
+        return "billing_portal";
+    case EndpointKind::webhook:
+        return "billing_webhook";
+    case EndpointKind::none:
+        break;
+    }
+    return "";
+}
+
+std::string whole(const std::string& url, const std::string& base) { return url.front() == '/' ? base + url : url; }
+
+void warn(ngx_conf_t* cf, const ConfPlace& place, const char* what) {
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0, "billing: %s in %s:%ui", what, place.file.c_str(), place.line);
+}
+
+// Checkout and portal are asked by an account, and lead back to a page.
+char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
+    EndpointConf& conf = loc.endpoint;
+    const std::string name = name_of(conf.kind);
+    if (!loc.account.given()) {
+        return complain(cf, conf.place,
+                        "\"" + name + "\" needs to know who asks; write \"billing_account $variable;\" beside it");
+    }
+    if (!conf.public_url) {
+        return complain(cf, conf.place,
+                        "\"" + name +
+                            "\" needs to know where your pages are; write \"billing_public_url "
+                            "https://app.example.com;\"");
+    }
+    EndpointSettings& settings = conf.settings;
+    settings.public_url = *conf.public_url;
+    settings.success_url =
+        whole(conf.success_url.value_or("/?checkout=success&session_id={CHECKOUT_SESSION_ID}"), settings.public_url);
+    settings.cancel_url = whole(conf.cancel_url.value_or("/?checkout=canceled"), settings.public_url);
+    settings.portal_url = main.portal_path.empty() ? "" : settings.public_url + main.portal_path;
+    settings.redirect = conf.redirect;
+    settings.create_accounts = loc.unknown_account == UnknownAccount::create;
+    return NGX_CONF_OK;
+}
+
+} // namespace
+
+void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent) {
+    conf.public_url = conf.public_url ? conf.public_url : parent.public_url;
+    conf.success_url = conf.success_url ? conf.success_url : parent.success_url;
+    conf.cancel_url = conf.cancel_url ? conf.cancel_url : parent.cancel_url;
+    if (conf.secrets.empty()) {
+        conf.secrets = parent.secrets;
+    }
+}
+
+char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
+    EndpointConf& conf = loc.endpoint;
+    if (!main.stripe) {
+        warn(cf, conf.place, "there is no billing_stripe: this location will answer 503");
+    }
+    if (conf.kind != EndpointKind::webhook) {
+        return finish_page(cf, loc, main);
+    }
+    if (conf.secrets.empty()) {
+        warn(cf, conf.place, "there is no billing_webhook_secret: this location will answer 503");
+    }
+    conf.settings.secrets = conf.secrets;
+    return NGX_CONF_OK;
+}
+
+} // namespace billing

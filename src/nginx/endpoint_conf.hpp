@@ -1,0 +1,40 @@
+// What the configuration says of our own locations: checkout, portal, webhook, and where the pages around them are.
+// Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+#include "endpoints/services.hpp"
+#include "nginx/conf_place.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace billing {
+
+enum class EndpointKind : std::uint8_t { none, checkout, portal, webhook };
+
+struct MainConf;
+struct LocConf;
+
+struct EndpointConf {
+    EndpointKind kind = EndpointKind::none; // not inherited, as no content handler is
+    bool redirect = false;                  // nor this
+    ConfPlace place;
+
+    std::optional<std::string> public_url; // without a slash at its end
+    std::optional<std::string> success_url;
+    std::optional<std::string> cancel_url;
+    std::vector<std::string> secrets;
+
+    EndpointSettings settings; // after merge, of a location that has a kind
+};
+
+void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent);
+
+// Completes the settings of a location that has a kind; says what is missing.
+char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main);
+
+} // namespace billing

@@ -1,0 +1,224 @@
+#include "nginx/endpoint_handler.hpp"
+
+#include "endpoints/checkout.hpp"
+#include "endpoints/portal.hpp"
+#include "endpoints/webhook.hpp"
+#include "nginx/answer.hpp"
+#include "nginx/conf.hpp"
+#include "nginx/request_body.hpp"
+#include "nginx/worker.hpp"
+
+#include <memory>
+
+namespace billing {
+
+namespace {
+
+// What a client of checkout and portal has to say is short.
+constexpr std::size_t k_max_input_bytes = std::size_t{64} * 1024;
+
+class Seat;
+// Shared by the client and the work for it: whoever ends first says so here.
+struct Link {
+    Seat* seat = nullptr;
+};
+
+// The waiting client. Lives in the request's memory, gone with it.
+class Seat final : public Ready {
+public:
+    explicit Seat(ngx_http_request_t* r) : request_(r), link_(std::make_shared<Link>()) { link_->seat = this; }
+    ~Seat() override { link_->seat = nullptr; }
+
+    const std::shared_ptr<Link>& link() const noexcept { return link_; }
+
+    void answer(Response response) {
+        response_ = std::move(response);
+        Worker::current()->reactor().post(*this);
+    }
+
+private:
+    void run() noexcept override;
+
+    ngx_http_request_t* request_;
+    std::shared_ptr<Link> link_;
+    Response response_;
+};
+
+static_assert(alignof(Seat) <= NGX_ALIGNMENT);
+
+bool add_fields(ngx_http_request_t* r, const Response& response) {
+    return add_header(r, "Cache-Control", "no-store") &&
+           (response.retry_after == 0 || add_header(r, "Retry-After", std::to_string(response.retry_after))) &&
+           (response.allow == nullptr || add_header(r, "Allow", response.allow)) &&
+           (response.status != NGX_HTTP_UNAUTHORIZED || add_header(r, "WWW-Authenticate", "Bearer"));
+}
+
+// What ngx_http_finalize_request() is to be called with.
+ngx_int_t send(ngx_http_request_t* r, const Response& response) noexcept {
+    return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [&]() -> ngx_int_t {
+        if (!add_fields(r, response)) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+        // nginx takes the address of a redirection where other answers have their body.
+        return send_answer(r, response.status, response.type,
+                           response.location.empty() ? response.body : response.location);
+    });
+}
+
+void Seat::run() noexcept {
+    ngx_http_request_t* r = request_;
+    ngx_connection_t* connection = r->connection; // the request, and this seat in it, are gone below
+    const Response response = std::move(response_);
+    r->read_event_handler = ngx_http_block_reading;
+    ngx_http_finalize_request(r, send(r, response));
+    ngx_http_run_posted_requests(connection);
+}
+
+Task<Response> work_for(EndpointKind kind, Request request, Services& services, const EndpointSettings& settings) {
+    switch (kind) {
+    case EndpointKind::checkout:
+        return checkout(std::move(request), services, settings);
+    case EndpointKind::portal:
+        return portal(std::move(request), services, settings);
+    default:
+        return webhook(std::move(request), services, settings);
+    }
+}
+
+Task<void> serve(std::shared_ptr<Link> link, Task<Response> work) {
+    Response response = problem(500, "INTERNAL_ERROR", "Internal error", "The server's log has more");
+    try {
+        response = co_await std::move(work);
+    } catch (const std::exception& trouble) {
+        Worker::current()->reactor().log(LogLevel::error,
+                                         std::string{"billing: an endpoint failed: "} + trouble.what());
+    }
+    if (link->seat != nullptr) {
+        link->seat->answer(std::move(response));
+    }
+}
+
+std::string header_of(ngx_http_request_t* r, std::string_view name) {
+    for (ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
+        for (ngx_uint_t index = 0; index < part->nelts; ++index) {
+            if (std::string_view{reinterpret_cast<const char*>(headers[index].lowcase_key), headers[index].key.len} ==
+                name) {
+                return std::string{view(headers[index].value)};
+            }
+        }
+    }
+    return {};
+}
+
+// "application/json" of "Application/JSON; charset=utf-8".
+std::string content_type_of(ngx_http_request_t* r) {
+    const ngx_table_elt_t* field = r->headers_in.content_type;
+    std::string type{field == nullptr ? std::string_view{} : view(field->value)};
+    type.resize(std::min(type.find_first_of("; \t"), type.size()));
+    for (char& byte : type) {
+        byte = static_cast<char>(ngx_tolower(static_cast<u_char>(byte)));
+    }
+    return type;
+}
+
+Request read_fields(ngx_http_request_t* r) {
+    Request request;
+    request.method = view(r->method_name);
+    request.content_type = content_type_of(r);
+    request.query = view(r->args);
+    request.origin = header_of(r, "origin");
+    request.fetch_site = header_of(r, "sec-fetch-site");
+    request.signature = header_of(r, "stripe-signature");
+    return request;
+}
+
+// Who asks. A refusal where the id cannot be one.
+std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf, Request& request) {
+    std::string_view account;
+    if (!conf.account.given()) {
+        return std::nullopt;
+    }
+    if (!conf.account.read(r, account)) {
+        return try_later("BILLING_UNAVAILABLE", "The account cannot be told at the moment");
+    }
+    if (!account.empty() && !valid_account_id(account)) {
+        return problem(400, "INVALID_ACCOUNT", "Invalid account", "An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -");
+    }
+    request.account = account;
+    return std::nullopt;
+}
+
+std::size_t largest_body(const LocConf& conf) noexcept {
+    return conf.endpoint.kind == EndpointKind::webhook ? k_max_event_bytes : k_max_input_bytes;
+}
+
+Response too_large() {
+    return problem(413, "BODY_TOO_LARGE", "Body too large", "The body is longer than is taken here");
+}
+
+// NGX_DONE: the answer comes later. Else what to finalize with.
+ngx_int_t begin(ngx_http_request_t* r) {
+    const LocConf& conf = loc_conf(r);
+    auto body = read_request_body(r, largest_body(conf));
+    if (body.too_large) {
+        return send(r, too_large());
+    }
+    if (body.failed) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    Request request = read_fields(r);
+    request.body = std::move(body.bytes);
+    if (const auto refusal = read_account(r, conf, request)) {
+        return send(r, *refusal);
+    }
+    ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(Seat));
+    if (cleanup == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    auto* seat = new (cleanup->data) Seat{r};
+    cleanup->handler = [](void* data) { static_cast<Seat*>(data)->~Seat(); };
+    r->read_event_handler = ngx_http_test_reading; // notices a client that goes away
+    r->write_event_handler = ngx_http_request_empty_handler;
+    Worker& worker = *Worker::current();
+    Task<Response> work = work_for(conf.endpoint.kind, std::move(request), worker.services(), conf.endpoint.settings);
+    return worker.scope().spawn(serve(seat->link(), std::move(work))) ? NGX_DONE : NGX_HTTP_SERVICE_UNAVAILABLE;
+}
+
+void on_body(ngx_http_request_t* r) {
+    const ngx_int_t result =
+        guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [r] { return begin(r); });
+    if (result != NGX_DONE) { // else the reference that reading the body took is the seat's
+        ngx_http_finalize_request(r, result);
+    }
+}
+
+// Without looking at the body.
+ngx_int_t refuse_at_once(ngx_http_request_t* r, const Response& response) {
+    const ngx_int_t discarded = ngx_http_discard_request_body(r);
+    return discarded == NGX_OK ? send(r, response) : discarded;
+}
+
+} // namespace
+
+ngx_int_t endpoint_handler(ngx_http_request_t* r) {
+    return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [r]() -> ngx_int_t {
+        if (r->method == NGX_HTTP_OPTIONS) {
+            Response response;
+            response.status = NGX_HTTP_NO_CONTENT;
+            response.allow = "POST, OPTIONS";
+            return refuse_at_once(r, response);
+        }
+        if (r->method != NGX_HTTP_POST || r != r->main) {
+            return refuse_at_once(r, only_post());
+        }
+        if (r->headers_in.content_length_n > static_cast<off_t>(largest_body(loc_conf(r)))) {
+            return refuse_at_once(r, too_large());
+        }
+        r->request_body_in_single_buf = 1;
+        const ngx_int_t read = ngx_http_read_client_request_body(r, on_body);
+        return read >= NGX_HTTP_SPECIAL_RESPONSE ? read : NGX_DONE;
+    });
+}
+
+} // namespace billing

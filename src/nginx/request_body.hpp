@@ -1,0 +1,20 @@
+// A request's body as one text, wherever nginx has put it: in buffers, in a temporary file, or both.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+#include <cstddef>
+#include <string>
+
+namespace billing {
+
+struct RequestBody {
+    std::string bytes;
+    bool too_large = false; // longer than asked for; `bytes` are the beginning
+    bool failed = false;    // the temporary file cannot be read; it is logged
+};
+
+// After ngx_http_read_client_request_body() has called back.
+RequestBody read_request_body(ngx_http_request_t* r, std::size_t most);
+
+} // namespace billing

@@ -1,0 +1,28 @@
+// What the directives' setters share.
+#pragma once
+
+#include "nginx/ngx.hpp"
+
+namespace billing {
+
+// The directive's word; 0 is its name.
+inline std::string_view word(const ngx_conf_t* cf, ngx_uint_t index) noexcept {
+    return view(static_cast<const ngx_str_t*>(cf->args->elts)[index]);
+}
+
+// Says file, line, directive and what to write instead.
+inline char* fail(ngx_conf_t* cf, const std::string& what) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": %s", static_cast<ngx_str_t*>(cf->args->elts), what.c_str());
+    return static_cast<char*>(NGX_CONF_ERROR);
+}
+
+inline char* duplicate() noexcept { return const_cast<char*>("is duplicate"); }
+
+// Runs `body` on the level's own configuration.
+template <class Conf, class Body>
+char* setter(ngx_conf_t* cf, void* conf, Body body) {
+    return guard(cf->log, static_cast<char*>(NGX_CONF_ERROR),
+                 [&]() -> char* { return body(*static_cast<Conf*>(conf)); });
+}
+
+} // namespace billing

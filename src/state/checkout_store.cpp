@@ -1,0 +1,146 @@
+#include "state/checkout_store.hpp"
+
+namespace billing {
+
+namespace {
+
+constexpr std::string_view k_resolve = "SELECT outcome, price_id FROM billing.resolve_price($1, nullif($2, ''), $3)";
+constexpr std::string_view k_begin =
+    "SELECT outcome, customer, customer_intent, email, name, mode, plan, credit, quantity, session, url, intent, "
+    "current_plan, current_status FROM billing.checkout_begin($1, $2)";
+constexpr std::string_view k_opened = "SELECT billing.checkout_opened($1, $2, $3, $4, nullif($5::bigint, 0))";
+constexpr std::string_view k_closed = "SELECT billing.checkout_closed($1, $2)";
+constexpr std::string_view k_failed = "SELECT billing.checkout_failed($1)";
+constexpr std::string_view k_link = "SELECT customer FROM billing.customer_link($1, $2)";
+constexpr std::string_view k_unlink = "SELECT billing.customer_unlink($1, $2)";
+constexpr std::string_view k_customer = "SELECT billing.customer_of($1)";
+
+PriceAnswer::Outcome price_outcome(std::string_view word) noexcept {
+    using Outcome = PriceAnswer::Outcome;
+    return word == "ok" ? Outcome::ok : word == "no_price" ? Outcome::no_price : Outcome::unknown;
+}
+
+CheckoutStart::Outcome start_outcome(std::string_view word) noexcept {
+    using Outcome = CheckoutStart::Outcome;
+    struct Name {
+        std::string_view word;
+        Outcome outcome;
+    };
+    constexpr Name k_names[] = {
+        {"create", Outcome::create},
+        {"reuse", Outcome::reuse},
+        {"replace", Outcome::replace},
+        {"subscribed", Outcome::subscribed},
+        {"unknown_price", Outcome::unknown_price},
+        {"unknown_account", Outcome::unknown_account},
+    };
+    for (const Name& name : k_names) {
+        if (name.word == word) {
+            return name.outcome;
+        }
+    }
+    return Outcome::unavailable;
+}
+
+SessionStored session_stored(std::string_view word) noexcept {
+    if (word == "open") {
+        return SessionStored::open;
+    }
+    if (word == "complete") {
+        return SessionStored::complete;
+    }
+    return word == "expired" ? SessionStored::expired : SessionStored::superseded;
+}
+
+std::string text(const PgResult& result, int column) { return std::string{result.text(0, column)}; }
+
+} // namespace
+
+// True: it answered.
+bool CheckoutStore::check(const PgResult& result) {
+    if (result.outcome() == PgOutcome::refused) {
+        trouble_.say("PostgreSQL refuses what a checkout needs: " + result.message() +
+                     "; has ngx-billing migrate been run?");
+    } else if (result) {
+        trouble_.settled();
+    }
+    return result.ok();
+}
+
+Task<PriceAnswer> CheckoutStore::resolve_price(std::string name, std::string interval, bool livemode) {
+    PgParams parameters{name, interval, livemode};
+    PgResult result = co_await postgres_.query(k_resolve, std::move(parameters));
+    PriceAnswer answer;
+    if (check(result)) {
+        answer.outcome = price_outcome(result.text(0, 0));
+        answer.price = text(result, 1);
+    }
+    co_return answer;
+}
+
+Task<CheckoutStart> CheckoutStore::begin(std::string account, std::string price) {
+    PgParams parameters{account, price};
+    PgResult result = co_await postgres_.query(k_begin, std::move(parameters));
+    CheckoutStart start;
+    if (check(result)) {
+        start.outcome = start_outcome(result.text(0, 0));
+        start.customer = text(result, 1);
+        start.customer_intent = text(result, 2);
+        start.email = text(result, 3);
+        start.name = text(result, 4);
+        start.mode = text(result, 5);
+        start.plan = text(result, 6);
+        start.credit = text(result, 7);
+        start.quantity = result.integer(0, 8);
+        start.session = text(result, 9);
+        start.url = text(result, 10);
+        start.intent = text(result, 11);
+        start.current_plan = text(result, 12);
+        start.current_status = text(result, 13);
+    }
+    co_return start;
+}
+
+Task<SessionStored> CheckoutStore::opened(std::string account, std::string intent, std::string session, std::string url,
+                                          std::int64_t expires) {
+    PgParams parameters{account, intent, session, url, expires};
+    PgResult result = co_await postgres_.query(k_opened, std::move(parameters));
+    co_return check(result) ? session_stored(result.text(0, 0)) : SessionStored::unavailable;
+}
+
+Task<void> CheckoutStore::closed(std::string session, std::string status) {
+    PgParams parameters{session, status};
+    PgResult result = co_await postgres_.query(k_closed, std::move(parameters));
+    check(result);
+}
+
+Task<void> CheckoutStore::failed(std::string intent) {
+    PgParams parameters{intent};
+    PgResult result = co_await postgres_.query(k_failed, std::move(parameters));
+    check(result);
+}
+
+Task<std::string> CheckoutStore::link_customer(std::string account, std::string customer) {
+    PgParams parameters{account, customer};
+    PgResult result = co_await postgres_.query(k_link, std::move(parameters));
+    co_return check(result) && result.rows() == 1 ? text(result, 0) : std::string{};
+}
+
+Task<bool> CheckoutStore::unlink_customer(std::string account, std::string customer) {
+    PgParams parameters{account, customer};
+    PgResult result = co_await postgres_.query(k_unlink, std::move(parameters));
+    co_return check(result) && result.text(0, 0) == "unlinked";
+}
+
+Task<CheckoutStore::Customer> CheckoutStore::customer_of(std::string account) {
+    PgParams parameters{account};
+    PgResult result = co_await postgres_.query(k_customer, std::move(parameters));
+    Customer customer;
+    if (check(result)) {
+        customer.known = true;
+        customer.id = text(result, 0);
+    }
+    co_return customer;
+}
+
+} // namespace billing

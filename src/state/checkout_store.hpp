@@ -1,0 +1,84 @@
+// What checkout and portal read and write in PostgreSQL: prices, customers, open sessions, calls to Stripe under way.
+// One statement each, one transaction each (migrations/0011). One for each worker; no state of its own.
+#pragma once
+
+#include "async/complaint.hpp"
+#include "async/task.hpp"
+#include "drivers/postgres.hpp"
+
+#include <cstdint>
+#include <string>
+
+namespace billing {
+
+struct PriceAnswer {
+    enum class Outcome : std::uint8_t { ok, unknown, no_price, unavailable };
+    Outcome outcome = Outcome::unavailable;
+    std::string price; // Stripe's id
+};
+
+// One attempt to check out: what the account has, and under which names to call Stripe.
+struct CheckoutStart {
+    enum class Outcome : std::uint8_t {
+        create,
+        reuse,
+        replace,
+        subscribed,
+        unknown_account,
+        unknown_price,
+        unavailable
+    };
+    Outcome outcome = Outcome::unavailable;
+    std::string customer; // "" : make one first, under customer_intent, and link it
+    std::string customer_intent;
+    std::string email;
+    std::string name;
+    std::string mode; // subscription | payment
+    std::string plan;
+    std::string credit; // of a pack
+    std::int64_t quantity = 0;
+    std::string session; // reuse, replace: the open one
+    std::string url;     // reuse. Bearer: never log it
+    std::string intent;  // create, replace: names the call to Stripe for all who ask at the same time
+    std::string current_plan;
+    std::string current_status;
+};
+
+enum class SessionStored : std::uint8_t { open, complete, expired, superseded, unavailable };
+
+class CheckoutStore {
+public:
+    CheckoutStore(Reactor& reactor, Postgres& postgres) : postgres_(postgres), trouble_(reactor) {}
+
+    // `name`: a plan, a plan with its interval, a pack or a price id. `interval`: "" or as the client says it.
+    Task<PriceAnswer> resolve_price(std::string name, std::string interval, bool livemode);
+
+    Task<CheckoutStart> begin(std::string account, std::string price);
+    // The session that Stripe made for an intent. `expires`: unix seconds, 0 unknown.
+    Task<SessionStored> opened(std::string account, std::string intent, std::string session, std::string url,
+                               std::int64_t expires);
+    // `status`: complete | expired. Best effort: an event tells the same.
+    Task<void> closed(std::string session, std::string status);
+    // Stripe gave a definite no to the intent's call. Best effort: an intent lapses.
+    Task<void> failed(std::string intent);
+
+    // The customer in force afterwards, which is another one if another call was faster; "" if that cannot be told.
+    Task<std::string> link_customer(std::string account, std::string customer);
+    // Stripe does not know the customer any more. False: the link stays (somebody changed it, or a subscription that is
+    // not over says that the customer must exist), or PostgreSQL is away.
+    Task<bool> unlink_customer(std::string account, std::string customer);
+
+    struct Customer {
+        bool known = false; // false: PostgreSQL is away
+        std::string id;     // "" : none
+    };
+    Task<Customer> customer_of(std::string account);
+
+private:
+    bool check(const PgResult& result);
+
+    Postgres& postgres_;
+    Complaint trouble_;
+};
+
+} // namespace billing

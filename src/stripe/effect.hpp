@@ -1,0 +1,31 @@
+// From an event of Stripe to what is to be done about it. Pure; called by the job that processes events, and by the
+// webhook endpoint, which has to know what nobody will process.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "domain/json.hpp"
+#include "domain/result.hpp"
+#include "stripe/objects.hpp"
+
+namespace billing {
+
+// Events of all other types are stored and left alone.
+bool handles_event(std::string_view type) noexcept;
+
+struct EventEffect {
+    std::string ignored;        // why nothing is to be done; "": the rest holds
+    std::string customer;       // whose event it is; "" if the object names nobody
+    std::string account;        // whom a checkout session of ours names
+    bool subscriptions = false; // the customer's subscriptions are to be looked at
+    Json effect;                // for billing.stripe_apply(), which says what the members are
+};
+
+// An error: the object is not what the event's type says.
+Result<EventEffect> read_effect(const json_t* event);
+
+// One subscription as billing.stripe_apply() wants it.
+Json subscription_facts(const StripeSubscription& subscription);
+
+} // namespace billing

@@ -1,0 +1,85 @@
+// Promise guarded: what a client writes to checkout and portal is read as it was meant or refused, never guessed; and a
+// page of another site cannot make a user's browser start one. C1, C2; security cases A13, A37.
+#include "endpoints/input.hpp"
+
+#include <gtest/gtest.h>
+
+namespace billing {
+namespace {
+
+Request json(std::string body, std::string query = "") {
+    Request request;
+    request.content_type = "application/json";
+    request.body = std::move(body);
+    request.query = std::move(query);
+    return request;
+}
+
+Request form(std::string body) {
+    Request request;
+    request.content_type = "application/x-www-form-urlencoded";
+    request.body = std::move(body);
+    return request;
+}
+
+std::string plan_of(const Request& request) {
+    const auto input = Input::read(request);
+    return input ? std::string{input.value().text({"plan", "tier"})} : "refused";
+}
+
+TEST(EndpointInput, TheFirstNameThatIsThereCounts) { // C1
+    EXPECT_EQ(plan_of(json(R"({"tier": "pro"})")), "pro");
+    EXPECT_EQ(plan_of(json(R"({"tier": "pro", "plan": "starter"})")), "starter");
+    EXPECT_EQ(plan_of(json(R"({"plan": "", "tier": "pro"})")), "pro");
+    EXPECT_EQ(plan_of(form("tier=pro&x=%20")), "pro");
+    EXPECT_EQ(plan_of(form("plan=a+b%2Bc")), "a b+c");
+    EXPECT_EQ(plan_of(json("", "plan=pro_monthly")), "pro_monthly");
+    EXPECT_EQ(plan_of(json(R"({"plan": "starter"})", "plan=pro")), "starter") << "the body goes before the query";
+    EXPECT_EQ(plan_of(json("  \n")), "") << "nothing is named";
+    EXPECT_EQ(plan_of(Request{}), "");
+}
+
+TEST(EndpointInput, NumbersAreTextsAndTheRestIsPassedOver) {
+    const auto input = Input::read(json(R"({"quantity": 3, "plan": {"x": 1}, "tier": true, "price": 1.5})"));
+    ASSERT_TRUE(input.ok());
+    EXPECT_EQ(input.value().text({"quantity"}), "3");
+    EXPECT_EQ(input.value().text({"plan", "tier", "price"}), "");
+}
+
+TEST(EndpointInput, WhatIsNotWellFormedIsRefused) { // A37
+    for (const char* body : {"[1]", "{", R"({"plan": "a", "plan": "b"})", "\"plan\"", R"({"plan": "a"} x)", "null"}) {
+        EXPECT_EQ(plan_of(json(body)), "refused") << body;
+    }
+    for (const char* body : {"plan=%", "plan=%1", "plan=%zz", "plan=a&plan=b", "plan=%00"}) {
+        EXPECT_EQ(plan_of(form(body)), "refused") << body;
+    }
+    Request text = json(R"({"plan": "pro"})");
+    text.content_type = "text/plain"; // a browser sends that across sites without asking
+    EXPECT_EQ(plan_of(text), "refused");
+    text.content_type = "";
+    EXPECT_EQ(plan_of(text), "refused");
+    EXPECT_EQ(plan_of(json("{}", "plan=%")), "refused");
+}
+
+TEST(EndpointInput, PagesOfOtherSitesAreTold) { // A13
+    const auto cross = [](Request request, std::string origin, std::string site) {
+        request.origin = std::move(origin);
+        request.fetch_site = std::move(site);
+        return is_cross_site(request, "https://app.example.com/base");
+    };
+    EXPECT_TRUE(cross(form("plan=pro"), "https://evil.example", ""));
+    EXPECT_TRUE(cross(form("plan=pro"), "https://app.example.co", ""));
+    EXPECT_TRUE(cross(form("plan=pro"), "https://app.example.com.evil.example", ""));
+    EXPECT_TRUE(cross(form("plan=pro"), "null", "cross-site"));
+    EXPECT_TRUE(cross(form("plan=pro"), "", "cross-site"));
+    EXPECT_TRUE(cross(form("plan=pro"), "", "same-site"));
+    EXPECT_TRUE(cross(Request{}, "https://evil.example", "")) << "also without a body";
+    EXPECT_FALSE(cross(form("plan=pro"), "https://app.example.com", "same-site"));
+    EXPECT_FALSE(cross(form("plan=pro"), "http://localhost:8080", "same-origin"));
+    EXPECT_FALSE(cross(form("plan=pro"), "", "none"));
+    EXPECT_FALSE(cross(form("plan=pro"), "", "")) << "no browser";
+    EXPECT_FALSE(cross(json("{}"), "https://evil.example", "cross-site")) << "JSON takes the operator's permission";
+}
+
+} // namespace
+} // namespace billing
