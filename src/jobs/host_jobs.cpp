@@ -20,7 +20,7 @@ constexpr std::int64_t k_inbox_query_ms = 10'000; // nobody waits for it, and a 
 class HostJobs::Running {
 public:
     Running(Reactor& reactor, const Shared& shared, const Settings& settings)
-        : changed_(reactor), returned_(reactor), received_(reactor), scope_(reactor),
+        : for_all_(settings.for_all), changed_(reactor), returned_(reactor), received_(reactor), scope_(reactor),
           postgres_(reactor, postgres_config(settings)), listener_(reactor, listener_config(settings)),
           publisher_(reactor, postgres_, listener_, changed_, shared.redis, shared.table, shared.accounts,
                      shared.catalogs),
@@ -33,7 +33,7 @@ public:
             reader_.emplace(reactor, *stream_, *shared.redis, shared.table, shared.accounts, shared.catalogs,
                             returned_);
         }
-        if (settings.stripe) {
+        if (settings.for_all && settings.stripe) {
             PgConfig config = postgres_config(settings);
             config.timeout_ms = k_inbox_query_ms;
             inbox_postgres_.emplace(reactor, config);
@@ -44,8 +44,10 @@ public:
 
     void start() {
         postgres_.start();
-        listener_.start();
-        scope_.spawn(publisher_.run());
+        if (for_all_) {
+            listener_.start();
+            scope_.spawn(publisher_.run());
+        }
         scope_.spawn(flusher_.run());
         if (reader_) {
             stream_->start();
@@ -84,6 +86,7 @@ private:
         return config;
     }
 
+    bool for_all_;
     Signal changed_;
     Signal returned_;
     Signal received_;

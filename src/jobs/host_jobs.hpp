@@ -33,7 +33,8 @@ public:
         std::optional<RedisAddress> redis;
         std::string host; // its name, for PostgreSQL's list of instances
         std::uint32_t pid = 0;
-        std::optional<StripeConfig> stripe; // nothing: events are left to others
+        bool for_all = true;                // publish changes and process events; false leaves that to other hosts
+        std::optional<StripeConfig> stripe; // nothing: there are no events to process
         InboxSettings inbox;
     };
     // What the worker's requests use too. `redis` may be null.

@@ -36,6 +36,7 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) 
     settings.redis = conf.redis;
     settings.host = std::string{view(cycle->hostname)};
     settings.pid = static_cast<std::uint32_t>(ngx_pid);
+    settings.for_all = conf.jobs.value_or(true);
     settings.stripe = conf.stripe;
     const PaymentPolicy policy = conf.payment_policy.value_or(PaymentPolicy{});
     settings.inbox.livemode = is_live(conf);
