@@ -115,6 +115,9 @@ $(OUT)/unit-tests: $(CORE_OBJECTS) $(UNIT_OBJECTS) $(OUT)/objects
 
 $(shell echo '$(CXX) $(OURS)' > $(OUT)/flags.new; $(call if_changed,$(OUT)/flags))
 
+# Tests of SQL apply the migrations themselves.
+$(UNIT_OBJECTS): OURS += -DBILLING_MIGRATIONS='"$(CURDIR)/migrations"'
+
 $(OUT)/obj/%.o: %.cpp $(OUT)/flags
 	@mkdir -p $(@D)
 	@echo "compile $<"

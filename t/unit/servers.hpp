@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -90,8 +91,7 @@ public:
     void signal(int number) const {
         if (!running())
             return;
-        std::ifstream children("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children");
-        for (pid_t child; children >> child;)
+        for (const pid_t child : children())
             ::kill(child, number);
         ::kill(pid_, number);
     }
@@ -99,11 +99,26 @@ public:
         if (!running())
             return;
         ::kill(pid_, SIGSTOP); // no new children meanwhile
+        const std::vector<pid_t> all = children();
         signal(SIGKILL);
         wait();
+        // PostgreSQL does not start again while one of them is still attached to its memory.
+        for (const pid_t child : all)
+            poll_for([child] { return gone(child); });
     }
 
 private:
+    std::vector<pid_t> children() const {
+        std::ifstream list("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children");
+        return {std::istream_iterator<pid_t>(list), {}};
+    }
+    static bool gone(pid_t pid) {
+        std::ifstream stream("/proc/" + std::to_string(pid) + "/stat");
+        std::string number, name, state;
+        stream >> number >> name >> state;
+        return !stream || state == "Z";
+    }
+
     pid_t pid_ = -1;
 };
 
