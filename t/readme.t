@@ -40,5 +40,6 @@ subtest 'the demo' => sub {
     my $demo = Billing::Process->start(name => 'script/demo', log => $log, command => [root() . '/script/demo', '--check']);
     is $demo->wait_exit(300), 0, 'script/demo --check exits with 0' or diag slurp($log);
     like slurp($log), qr/first request +200\nafter twenty requests +402\n/, 'and walks the way';
+    like slurp($log), qr/paid +303\n.*\nthe same request after the upgrade +200\n.*\nand then it is the free one +403\n/s, 'to the end';
 };
 done_testing;

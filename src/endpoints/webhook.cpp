@@ -14,11 +14,9 @@ std::string reason_to_ignore(const EventHead& head, bool livemode) {
     if (head.kind == EventKind::thin) {
         return "an event of the second kind carries nothing to apply";
     }
-    if (!head.account.empty()) {
-        return "belongs to a connected account";
-    }
-    if (head.livemode && *head.livemode != livemode) {
-        return livemode ? "a test event, and the key is a live one" : "a live event, and the key is a test one";
+    const std::string foreign = foreign_event(head.account, head.livemode, livemode);
+    if (!foreign.empty()) {
+        return foreign;
     }
     return handles_event(head.type) ? "" : "no use for this type";
 }

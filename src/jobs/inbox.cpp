@@ -17,7 +17,7 @@ constexpr std::int64_t k_retry_ms = 1000;
 
 constexpr const char* k_no_answer = "PostgreSQL did not answer";
 
-EventEffect nothing(const char* why) {
+EventEffect nothing(const std::string& why) {
     EventEffect effect;
     effect.ignored = why;
     return effect;
@@ -119,12 +119,9 @@ Task<void> Inbox::process(const Work& work) {
 
 // The payload is what was signed; what is stored beside it was read from it.
 Result<EventEffect> Inbox::effect_of(const ClaimedEvent& event) const {
-    if (!event.stripe_account.empty()) {
-        return nothing("of a connected account");
-    }
-    if (event.livemode && *event.livemode != settings_.livemode) {
-        return nothing(settings_.livemode ? "a test event, and the key is a live one"
-                                          : "a live event, and the key is a test one");
+    const std::string foreign = foreign_event(event.stripe_account, event.livemode, settings_.livemode);
+    if (!foreign.empty()) {
+        return nothing(foreign);
     }
     const auto payload = parse_payload(event.payload);
     if (!payload) {

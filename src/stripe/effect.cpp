@@ -197,6 +197,16 @@ const Handler* handler_of(std::string_view type) noexcept {
 
 } // namespace
 
+const char* foreign_event(std::string_view stripe_account, std::optional<bool> event_livemode, bool livemode) noexcept {
+    if (!stripe_account.empty()) {
+        return "it belongs to a connected account";
+    }
+    if (!event_livemode || *event_livemode == livemode) {
+        return "";
+    }
+    return livemode ? "a test event, and the key is a live one" : "a live event, and the key is a test one";
+}
+
 bool handles_event(std::string_view type) noexcept { return handler_of(type) != nullptr; }
 
 Result<EventEffect> read_effect(const json_t* event) {

@@ -2,6 +2,7 @@
 // webhook endpoint, which has to know what nobody will process.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,10 @@ namespace billing {
 
 // Events of all other types are stored and left alone.
 bool handles_event(std::string_view type) noexcept;
+
+// Why an event is of another world and changes nothing here: of a connected account (Connect), or of the other mode
+// than our key, `livemode`. "" for our own.
+const char* foreign_event(std::string_view stripe_account, std::optional<bool> event_livemode, bool livemode) noexcept;
 
 struct EventEffect {
     std::string ignored;        // why nothing is to be done; "": the rest holds

@@ -2,9 +2,8 @@
 # G1 G3 G4 G5 G6 G7 G8 G9 G10 G19 S5 S9 S10, walked by a caller who did not exist before; on two hosts that share a Redis, and on one
 # host without any. No entry lives shorter than an hour here, so whatever changes within a second was pushed.
 use v5.36;
+use Billing::Journey qw(problem within_a_second);
 use Billing::Test;
-use JSON::PP ();
-use Time::HiRes qw(time);
 
 my @demo = (Authorization => 'Bearer demo-token');
 my $locations = <<'END';
@@ -17,29 +16,6 @@ my $locations = <<'END';
     location /plain/ { proxy_pass http://app; }
     location /open/ { billing off; proxy_pass http://app; }
 END
-
-sub problem($response) { $response->json // {} }
-
-# Asks every host until all answer so ("200", or status and code of a refusal); fails when one does not within a second (E3).
-sub within_a_second($world, $what, $wanted, $method, $path) {
-    my $began = time;
-    my %seen;
-    my $done = eval {
-        wait_for(sub {
-            for my $host ($world->hosts) {
-                my $answer = $host->request($method, $path, headers => {@demo});
-                $seen{$host->{name}} = join ' ', $answer->status, $answer->status < 400 ? () : problem($answer)->{code};
-            }
-            return !grep { $_ ne $wanted } values %seen;
-        }, 5, $what);
-        1;
-    };
-    my $took = time - $began;
-    ok $done && $took < 1 * Billing::Process::patience(), sprintf '%s: %s everywhere within a second (took %.3f s)', $what, $wanted, $took
-        or diag join ', ', map { "$_: $seen{$_}" } sort keys %seen;
-    return;
-}
-
 
 sub walk($name, %option) {
     my $world = world(locations => $locations, %option);

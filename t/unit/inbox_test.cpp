@@ -243,7 +243,7 @@ TEST_F(InboxTest, WhatIsNotOursIsIgnored) {
     ASSERT_TRUE(becomes("evt_2", "ignored/0/0/1"));
     ASSERT_TRUE(becomes("evt_3", "ignored/0/0/1"));
     EXPECT_EQ(error_of("evt_2"), "a live event, and the key is a test one");
-    EXPECT_EQ(logged("billing: event evt_3 customer.updated: ignored, of a connected account"), 1);
+    EXPECT_EQ(logged("billing: event evt_3 customer.updated: ignored, it belongs to a connected account"), 1);
 }
 
 TEST_F(InboxTest, TwoEventsOfOneCustomerFollowEachOtherAtOnce) {

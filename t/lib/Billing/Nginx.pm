@@ -91,8 +91,10 @@ sub environment($self) {
     # An error aborts the process; leaks found at its exit are only reported (exitcode=0), with whole stacks.
     my $common = "log_path=$self->{directory}/reports/report:print_stacktrace=1";
     return {
-        $self->{env}->%*, LD_PRELOAD => join(' ', $preload, $self->{env}{LD_PRELOAD} // ()), UBSAN_OPTIONS => "$common:halt_on_error=1",
-        ASAN_OPTIONS => "$common:detect_odr_violation=0:abort_on_error=1:handle_abort=1:exitcode=0:fast_unwind_on_malloc=0",
+        $self->{env}->%*, LD_PRELOAD => join(' ', $self->{env}{LD_PRELOAD} // (), $preload),    # libfaketime hangs behind libasan
+        UBSAN_OPTIONS => "$common:halt_on_error=1",
+        ASAN_OPTIONS => "$common:detect_odr_violation=0:abort_on_error=1:handle_abort=1:exitcode=0:fast_unwind_on_malloc=0"
+            . ':verify_asan_link_order=0',
     };
 }
 
