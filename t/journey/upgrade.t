@@ -21,6 +21,7 @@ my $world = world(hosts => 2, stripe => 1, database => {fsync => 1}, locations =
     location = /billing/checkout { billing_checkout; }
     location = /billing/portal { billing_portal; }
     location = /billing/webhook { billing_webhook; }
+    location = /billing/second { billing_webhook; billing_webhook_secret whsec_old whsec_new; }
 END
 my ($one, $two) = $world->hosts;
 my $stripe = $world->stripe;
@@ -248,8 +249,8 @@ subtest 'many at once, in any order' => sub {
 
 sub signed($body, $secret = $world->webhook_secret, $time = time) { "t=$time,v1=" . hmac_sha256_hex("$time.$body", $secret) }
 
-sub send_event($body, $signature = signed($body)) {
-    return $one->post('/billing/webhook', $body, 'Content-Type' => 'application/json; charset=utf-8', 'Stripe-Signature' => $signature);
+sub send_event($body, $signature = signed($body), $path = '/billing/webhook') {
+    return $one->post($path, $body, 'Content-Type' => 'application/json; charset=utf-8', 'Stripe-Signature' => $signature);
 }
 
 # An event of a type that nobody handles, of so many bytes.
@@ -281,6 +282,11 @@ subtest 'what is not signed by Stripe' => sub {
     is +($stripe->deliver($event))[0]{status}, 200, 'W1: one good signature of two will do while a secret is rolled';
     $stripe->roll_secret($endpoint, secret => $world->webhook_secret);
     $stripe->roll_secret($endpoint, end => 1);
+
+    my $body = padded('evt_elsewhere', 300);
+    my @statuses = map { send_event($body, signed($body, $_), '/billing/second')->status } 'whsec_old', 'whsec_new', $world->webhook_secret;
+    is_deeply \@statuses, [200, 200, 400], 'W1: another location has secrets of its own, of which any will do';
+    is send_event($body, signed($body, 'whsec_new'))->status, 400, 'W1: which this one does not know';
 };
 
 subtest 'large events' => sub {
