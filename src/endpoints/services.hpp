@@ -2,6 +2,7 @@
 // settings as long as the configuration that the worker serves.
 #pragma once
 
+#include "async/complaint.hpp"
 #include "async/reactor.hpp"
 #include "drivers/stripe_api.hpp"
 #include "state/account_store.hpp"
@@ -21,6 +22,7 @@ struct Services {
     CheckoutStore& checkouts;
     EventInbox& inbox;
     bool livemode; // of Stripe's key
+    Complaint webhook_trouble;
 };
 
 struct EndpointSettings {

@@ -43,10 +43,13 @@ Response received(bool duplicate) {
     return json_response(200, body.get());
 }
 
-Response refused(Services& services, std::string_view code, const std::string& why) {
-    services.reactor.log(LogLevel::warn, "billing: refused a webhook: " + why);
-    return problem(400, code, "Invalid webhook", "The body is not an event that is signed for this endpoint");
-}
+// `why` is for the answer, which Stripe's dashboard shows to its owner.
+Response refused(std::string_view code, std::string_view why) { return problem(400, code, "Invalid webhook", why); }
+
+// Anybody can send such things: one line in the log, until a good event comes.
+constexpr const char* k_unsigned =
+    "a webhook is refused, because it is not signed with a secret of this location; if Stripe "
+    "has sent it, billing_webhook_secret is not that of its endpoint";
 
 } // namespace
 
@@ -57,14 +60,17 @@ Task<Response> webhook(Request request, Services& services, const EndpointSettin
     const auto verdict = verify_signature(request.signature, request.body, settings.secrets,
                                           services.reactor.unix_ms() / 1000, settings.tolerance_seconds);
     if (verdict != SignatureVerdict::valid) {
-        co_return refused(services, "INVALID_SIGNATURE", signature_verdict_text(verdict));
+        services.webhook_trouble.say(k_unsigned);
+        co_return refused("INVALID_SIGNATURE", signature_verdict_text(verdict));
     }
+    services.webhook_trouble.settled();
     const auto head = read_event_head(request.body);
     if (!head) {
-        co_return refused(services, "INVALID_EVENT", head.error());
+        services.reactor.log(LogLevel::warn, "billing: a signed webhook is no event: " + head.error());
+        co_return refused("INVALID_EVENT", "The body is no event: " + head.error());
     }
     if (head.value().kind == EventKind::other) {
-        co_return refused(services, "INVALID_EVENT", "no event with an id and a type");
+        co_return refused("INVALID_EVENT", "The body is no event with an id and a type");
     }
     NewEvent event = new_event(head.value(), services.livemode);
     Stored stored = co_await services.inbox.store(event, request.body);

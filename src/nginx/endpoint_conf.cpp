@@ -34,6 +34,9 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
         return complain(cf, conf.place,
                         "\"" + name + "\" needs to know who asks; write \"billing_account $variable;\" beside it");
     }
+    if (!main.stripe) {
+        return NGX_CONF_OK; // leads nowhere
+    }
     if (!conf.public_url) {
         return complain(cf, conf.place,
                         "\"" + name +

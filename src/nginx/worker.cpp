@@ -81,7 +81,8 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
       stripe_(reactor_, conf.stripe.value_or(StripeConfig{})), checkouts_(reactor_, postgres_),
-      inbox_(reactor_, postgres_), services_{reactor_, stripe_, accounts_, checkouts_, inbox_, is_live(conf)},
+      inbox_(reactor_, postgres_), services_{reactor_, stripe_,       accounts_,          checkouts_,
+                                             inbox_,   is_live(conf), Complaint{reactor_}},
       jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf)) {}
 
 Worker::~Worker() {

@@ -75,7 +75,7 @@ my @mistakes = (
     ['checkout: word', $whole, 'location /c { billing_checkout quickly; }', qr/"billing_checkout": invalid "quickly"; write redirect, or nothing in .*:\d+/],
     ['checkout beside a portal', $whole, 'location /c { billing_checkout; billing_portal; }', qr/"billing_portal": this location answers for something else already in .*:\d+/],
     ['checkout for nobody', $whole, 'billing_public_url https://a.example; location /c { billing_checkout; }', qr/"billing_checkout" needs to know who asks; write "billing_account \$variable;" beside it in .*:\d+/],
-    ['checkout that leads nowhere', $whole, 'billing_account $remote_user; location /c { billing_checkout; }', qr{"billing_checkout" needs to know where your pages are; write "billing_public_url https://app\.example\.com;" in .*:\d+}],
+    ['checkout that leads nowhere', "$whole billing_stripe key=sk_test_canary-7f3a;", 'billing_account $remote_user; location /c { billing_checkout; }', qr{"billing_checkout" needs to know where your pages are; write "billing_public_url https://app\.example\.com;" in .*:\d+}],
     ['checkout without database', "$zone billing_catalog $catalog;", 'location /c { billing_checkout; }', qr/this location needs the database; write .* in .*:\d+/],
     ['rules on a webhook', $whole, "$gate location /w { billing_webhook; billing_quota requests; }", qr/no rule of the gate applies to this location; remove billing_plan, billing_feature and billing_quota from it in .*:\d+/],
     ['rule: unknown plan', $whole, "$gate billing_plan gold;", qr/no plan "gold" in the catalog \(.*catalog\.json has: free, starter, pro, agency\) in .*:\d+/],

@@ -81,9 +81,9 @@ subtest 'W1: refused, and nothing of it is kept' => sub {
     is $host->get('/billing/webhook', 'Stripe-Signature' => signature(''))->status, 405, 'GET';
     is count(), $before, 'nothing is kept';
     is answer_of(deliver($body)), '200', 'and the event itself is still taken';
-    my @lines = $host->log_lines(qr/refused a webhook/);
-    cmp_ok scalar(@lines), '>=', 20, 'each is logged';
-    is scalar(grep { /evt_test|whsec|v1=/ } @lines), 0, 'without payload or signature';
+    my @lines = $host->log_lines(qr/a webhook is refused/);
+    ok @lines >= 1 && @lines <= 4, 'the log has one line of each worker, until a good event comes' or diag "@lines";
+    is scalar(grep { /whsec_|v1=/ } $host->log_lines), 0, 'without payload or signature';
 };
 
 subtest 'W1: secrets that are being rolled' => sub {
