@@ -1,5 +1,8 @@
-// SipHash-2-4 with a 128-bit result: a hash that nobody can aim collisions at who does not know the key. Pure; called
-// by each request, so all inline.
+// SipHash-1-3 with a 128-bit result: a hash that nobody can aim collisions at who does not know the key. Clients choose
+// account ids, and the table knows an account by nothing but its hash, so two ids of one hash would be one account. The
+// key is random, one for each zone, and neither key nor hash ever leaves the zone; without a hash to look at nothing is
+// known that finds collisions in one and three rounds any sooner than in SipHash-2-4's two and four, and these cost a
+// third less. Pure; called by each request, so all inline.
 #pragma once
 
 #include <bit>
@@ -34,11 +37,9 @@ struct State {
     [[gnu::always_inline]] void take(std::uint64_t word) noexcept {
         v3 ^= word;
         round();
-        round();
         v0 ^= word;
     }
     [[gnu::always_inline]] std::uint64_t finish() noexcept {
-        round();
         round();
         round();
         round();

@@ -1,5 +1,6 @@
-// Promise: account ids are hashed by SipHash-2-4 with 128 bits as its authors define it, for every length of the last
-// block. Expected values are the reference's (key 00 01 ... 0f, input 00 01 02 ...).
+// Promise: account ids are hashed by SipHash-1-3 with 128 bits as its authors define it, for every length of the last
+// block. Expected values are another implementation's (openssl mac -macopt c-rounds:1 -macopt d-rounds:3 -macopt
+// size:16 SIPHASH; key 00 01 ... 0f, input 00 01 02 ...).
 #include "state/siphash.hpp"
 
 #include <cstdio>
@@ -16,20 +17,20 @@ struct Vector {
 };
 
 constexpr Vector k_vectors[] = {
-    {0, "a3817f04ba25a8e66df67214c7550293"},  {1, "da87c1d86b99af44347659119b22fc45"},
-    {2, "8177228da4a45dc7fca38bdef60affe4"},  {3, "9c70b60c5267a94e5f33b6b02985ed51"},
-    {4, "f88164c12d9c8faf7d0f6e7c7bcd5579"},  {5, "1368875980776f8854527a07690e9627"},
-    {6, "14eeca338b208613485ea0308fd7a15e"},  {7, "a1f1ebbed8dbc153c0b84aa61ff08239"},
-    {8, "3b62a9ba6258f5610f83e264f31497b4"},  {9, "264499060ad9baabc47f8b02bb6d71ed"},
-    {10, "00110dc378146956c95447d3f3d0fbba"}, {11, "0151c568386b6677a2b4dc6f81e5dc18"},
-    {12, "d626b266905ef35882634df68532c125"}, {13, "9869e247e9c08b10d029934fc4b952f7"},
-    {14, "31fcefac66d7de9c7ec7485fe4494902"}, {15, "5493e99933b0a8117e08ec0f97cfc3d9"},
-    {16, "6ee2a4ca67b054bbfd3315bf85230577"}, {17, "473d06e8738db89854c066c47ae47740"},
-    {18, "a426e5e423bf4885294da481feaef723"}, {19, "78017731cf65fab074d5208952512eb1"},
-    {20, "9e25fc833f2290733e9344a5e83839eb"}, {21, "568e495abe525a218a2214cd3e071d12"},
-    {22, "4a29b54552d16b9a469c10528eff0aae"}, {23, "c9d184ddd5a9f5e0cf8ce29a9abf691c"},
-    {24, "2db479ae78bd50d8882a8a178a6132ad"}, {31, "2939b0183223fafc1723de4f52c43d35"},
-    {32, "7c3956ca5eeafc3e363e9d556546eb68"}, {63, "5150d1772f50834a503e069a973fbd7c"},
+    {0, "e77ebcb22788a5befd62db6add303001"},  {1, "fc6f370460d3eda85e0573cc2b2ff063"},
+    {2, "75787f090569839b855bc9548c6aea95"},  {3, "6bc5ccfa1edcf79f4823187712ebd743"},
+    {4, "0c784e71ac2b285a9f8e92e78fbf2c25"},  {5, "f328db89345b620c795229a42695843e"},
+    {6, "dcd03d29f743e7100951b0e83985a6f8"},  {7, "1084b923f2aae0c3a62f2ec80848ab77"},
+    {8, "aa12fee1d5e3dab4724f16ab35f9c799"},  {9, "81ddb8042cf33994f4720e0094137c42"},
+    {10, "4faa541d5d498e89ba0ea4c387b22fb4"}, {11, "723b9af3554491dbb1d6633dfc6e0c4e"},
+    {12, "e53f92859e4819a8dc0695739fea8c65"}, {13, "b2f858c7c9ea801d53d603596d657844"},
+    {14, "87e76268dbc9227226b0ca665f64e378"}, {15, "c17e5505b2bd526c2921cdec1e7e0109"},
+    {16, "d0a8d95715518eebb513b0f83d9e1793"}, {17, "234126f93fbb668d975112e8febdf7ec"},
+    {18, "ef42f03db78f704d023c449f16b7092b"}, {19, "abf76238c20af161b2314b4d5526bce9"},
+    {20, "3c2c2f11bb90cf0be335ca9b2e91e9b7"}, {21, "2a7a680f22a02a92f45149d20fece0ef"},
+    {22, "c9a8d130231dd43e42e6456957f83779"}, {23, "1d127b84405ceab99fd8775a9be6c559"},
+    {24, "9e4bf837bcfd92cace09d2061a84d04a"}, {31, "42ea961c5b3c858b17c3e550dfa79010"},
+    {32, "406c44dee67857b2943160f30c7417d3"}, {63, "4c5800e34efe426f079f6b0aa75260ad"},
 };
 
 std::string in_hex(Hash128 hash) {
