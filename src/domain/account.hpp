@@ -36,7 +36,8 @@ enum class Maintenance : std::uint8_t { none, payment, operator_hold };
 // The longest account id a request may carry, in bytes.
 inline constexpr std::size_t k_account_id_max = 128;
 
-// 1-128 bytes of [A-Za-z0-9_.@:|-]. Everything else is refused before it reaches a key, a query, a log line or a page.
+// 1-128 bytes of [A-Za-z0-9_.@:|-], as PostgreSQL demands of each account. Everything else is refused before it reaches
+// a query, a log line or a page.
 bool valid_account_id(std::string_view id) noexcept;
 
 // An exception to the plan, for one feature or one limit; it may expire (unix seconds).

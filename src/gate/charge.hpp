@@ -1,10 +1,9 @@
-// What a request has taken, so that it can be given back. Trivially destructible: it lives in nginx's request memory.
+// What a request has taken, so that it can be given back. Plain data: it lives in nginx's request memory.
 #pragma once
 
 #include "gate/rules.hpp"
 #include "state/table.hpp"
 
-#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -19,9 +18,13 @@ struct Taking {
     std::uint8_t limit_no;
 };
 
+// The most that one request can pay, together with the targets of its redirects and subrequests.
+inline constexpr std::uint32_t k_most_takings = k_max_quotas * 4;
+
 struct Charge {
+    Taking* takings = nullptr;
     std::uint32_t count = 0;
-    std::array<Taking, k_max_quotas * 4> takings; // redirects and subrequests may add the quotas of their targets
+    std::uint32_t room = 0; // for so many; who asks the gate has made room for the location's quotas
 
     // Units of this quota that the account has paid already in this request.
     std::uint32_t paid(std::uint64_t account_id, std::uint8_t limit_no) const noexcept {

@@ -39,6 +39,8 @@ struct Meter {
     std::uint64_t remaining = 0;
     std::int64_t reset = 0; // 0 = never
     std::uint32_t cost = 0;
+
+    bool bounded() const noexcept { return metered && !unlimited; }
 };
 
 struct Decision {

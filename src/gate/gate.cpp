@@ -21,13 +21,18 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
     : reactor_(reactor), table_(table), catalogs_(catalogs), accounts_(accounts), funding_(funding),
       rules_(std::move(rules)) {}
 
-bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
+// Several functions for the reader, one for the processor.
+[[gnu::flatten]] bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
     if (!bound()) {
         return false;
     }
     const AccountKey key = table_.key_of(ask.account);
     Seen seen;
     if (!look(ask, key, seen)) {
+        if (!valid_account_id(ask.account)) { // one that is found is valid: PostgreSQL has no other
+            decision.reason = Reason::invalid_account;
+            return true;
+        }
         if (ask.unknown == UnknownAccount::create || !table_.is_unknown(key, ask.now_ms)) {
             return false;
         }
@@ -42,12 +47,12 @@ bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
     if (reason != Reason::allowed && seen.known != Known::fresh) {
         return false;
     }
-    decision = describe(seen, reason, ask);
+    describe(seen, reason, ask, decision);
     if (reason != Reason::allowed || rules.quotas().empty()) {
         table_.touch(seen.view.ref);
         return true;
     }
-    switch (spend(seen, ask, decision, charge)) {
+    switch (spend(seen, rules, ask, decision, charge)) {
     case Spend::taken:
         return true;
     case Spend::exhausted:
@@ -80,7 +85,7 @@ Gate::Known Gate::known(const AccountView& view, const Ask& ask) const noexcept 
 }
 
 // noexcept: memory that is out here ends the worker, which nginx replaces.
-bool Gate::rebind() noexcept {
+[[gnu::noinline]] bool Gate::rebind() noexcept {
     if (!catalogs_.refresh()) {
         return false;
     }
@@ -123,65 +128,63 @@ Reason Gate::judge(const AccountView& view, const BoundRules& rules, const Ask& 
     return rules.with_overrides(view.plan, feature_set(view.on), feature_set(view.off));
 }
 
-Decision Gate::describe(const Seen& seen, Reason reason, const Ask& ask) const noexcept {
-    Decision decision;
+void Gate::describe(const Seen& seen, Reason reason, const Ask& ask, Decision& decision) const noexcept {
     decision.reason = reason;
     decision.source = seen.source;
     decision.status = seen.view.status;
     decision.plan_no = seen.view.plan;
     const bool owes = seen.view.until_kind == UntilKind::enforcement || seen.view.status == Status::past_due;
     decision.grace = owes && reason == Reason::allowed && ask.now < seen.view.until;
-    return decision;
 }
 
 // All quotas of the request or none: what was taken before one fell short is put back. Never leaves the host.
-Spend Gate::spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& charge) noexcept {
-    const auto& quotas = bound_[ask.rules_index].quotas();
+Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
+                  Charge& charge) noexcept {
+    const auto& quotas = rules.quotas();
     const std::uint32_t before = charge.count;
-    for (std::size_t index = 0; index < quotas.size(); ++index) {
-        const auto& quota = quotas[index];
-        if (!quota.known) {
+    std::size_t index = 0;
+    for (auto quota = quotas.begin(); quota != quotas.end(); ++quota, ++index) {
+        if (!quota->known) {
             undo(charge, before);
             return Spend::short_of_tokens;
         }
-        const std::uint32_t paid = charge.count == 0 ? 0 : charge.paid(seen.view.id, quota.limit_no);
+        const std::uint32_t paid = charge.count == 0 ? 0 : charge.paid(seen.view.id, quota->limit_no);
         if (paid >= ask.costs[index]) {
             continue;
         }
-        if (charge.count == charge.takings.size()) { // a chain of redirects that nobody can have meant
+        if (charge.count == charge.room) { // a chain of redirects that nobody can have meant
             undo(charge, before);
             decision.reason = Reason::unavailable;
             return Spend::exhausted;
         }
         const std::uint32_t cost = ask.costs[index] - paid;
         const std::int64_t period =
-            seen.other_periods ? seen.periods[index] : periods_.at(quota.period, ask.now).number;
+            seen.other_periods ? seen.periods[index] : periods_.at(quota->period, ask.now).number;
         SpendOutcome outcome;
-        const Spend result = table_.spend(seen.view.ref, quota.limit_no, period, cost, ask.now_ms, outcome);
+        const Spend result = table_.spend(seen.view.ref, quota->limit_no, period, cost, ask.now_ms, outcome);
         if (result != Spend::taken) {
             undo(charge, before);
             if (result == Spend::exhausted) {
                 decision.reason = Reason::limit_reached;
-                measure(seen, ask, index, 0, decision);
+                measure(seen, rules, ask, index, 0, decision.meter);
             }
             return result;
         }
-        charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota.limit_no};
+        charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota->limit_no};
         if (index == 0) {
-            measure(seen, ask, index, outcome.remaining, decision);
+            measure(seen, rules, ask, index, outcome.remaining, decision.meter);
         }
     }
     return Spend::taken;
 }
 
-void Gate::measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uint64_t remaining,
-                   Decision& decision) const noexcept {
-    const auto& bound = bound_[ask.rules_index].quotas()[quota];
+void Gate::measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota,
+                   std::uint64_t remaining, Meter& meter) const noexcept {
+    const auto& bound = rules.quotas()[quota];
     std::uint64_t limit = bound.by_plan[seen.view.plan];
     if (seen.view.has_overrides) {
         table_.limit_amount(seen.view.ref, bound.limit_no, limit);
     }
-    auto& meter = decision.meter;
     meter.metered = true;
     meter.unlimited = limit == k_unlimited;
     meter.quota = static_cast<std::uint8_t>(quota);
@@ -192,7 +195,7 @@ void Gate::measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uin
 }
 
 // Gives back all takings but the first `keep`.
-void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
+[[gnu::noinline]] void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
     while (charge.count > keep) {
         const Taking& taking = charge.takings[--charge.count];
         if (!table_.refund(taking.record, taking.limit_no, taking.period, taking.cost)) {
@@ -202,7 +205,7 @@ void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
     }
 }
 
-Decision Gate::without_account(const Ask& ask) const noexcept {
+[[gnu::noinline]] Decision Gate::without_account(const Ask& ask) const noexcept {
     Decision decision;
     const BoundRules& rules = bound_[ask.rules_index];
     const std::uint8_t plan = catalogs_.catalog()->default_plan();

@@ -22,9 +22,8 @@ namespace billing {
 
 // One request, as far as the gate cares. What it points to outlives the request's coroutine.
 struct Ask {
-    std::string_view account; // valid_account_id() holds
-    const Rules* rules = nullptr;
-    std::size_t rules_index = 0;                     // among those given to the constructor
+    std::string_view account;                        // 1..k_account_id_max bytes
+    std::size_t rules_index = 0;                     // among the rules given to the constructor
     std::array<std::uint32_t, k_max_quotas> costs{}; // one for each quota of the rules
     std::int64_t now = 0;                            // unix seconds
     std::uint64_t now_ms = 0;                        // monotonic
@@ -40,7 +39,7 @@ public:
          std::vector<const Rules*> rules);
 
     // Lock-free, allocates nothing, does no I/O (but for the first request after a catalog change, which binds the
-    // rules anew). False: shared memory cannot tell; go on with resolve().
+    // rules anew). `decision` is a new one. False: shared memory cannot tell; go on with resolve().
     bool decide(const Ask& ask, Decision& decision, Charge& charge) noexcept;
 
     // The same question with every means. Takes into `charge`, which outlives the task.
@@ -51,9 +50,12 @@ public:
 
     // Null until one is known.
     const Catalog* catalog() const noexcept { return catalogs_.catalog(); }
-    // After a decision with a meter: which period the quota's numbers speak of.
-    PeriodKind period_of(std::size_t rules_index, std::uint8_t quota) const noexcept {
-        return bound_[rules_index].quotas()[quota].period;
+    const BoundRules* rules(std::size_t rules_index) const noexcept {
+        return bound_.empty() ? nullptr : &bound_[rules_index];
+    }
+    // After a decision with a meter: the quota's period now.
+    const PeriodClock::Period& period_of(std::size_t rules_index, std::uint8_t quota, std::int64_t now) const noexcept {
+        return periods_.at(bound_[rules_index].quotas()[quota].period, now);
     }
 
 private:
@@ -65,7 +67,7 @@ private:
     };
     // What the table held when the gate looked.
     struct Seen {
-        AccountView view{};
+        AccountView view; // once found
         Source source = Source::shm;
         Known known = Known::outdated;
         // Where PostgreSQL's clock has another period than ours, its word counts: one for each quota of the rules.
@@ -79,10 +81,10 @@ private:
     bool bound() noexcept { return (table_.catalog_stamp() == bound_stamp_ && bound_stamp_ != 0) || rebind(); }
     bool rebind() noexcept;
     Reason judge(const AccountView& view, const BoundRules& rules, const Ask& ask) const noexcept;
-    Decision describe(const Seen& seen, Reason reason, const Ask& ask) const noexcept;
-    Spend spend(const Seen& seen, const Ask& ask, Decision& decision, Charge& charge) noexcept;
-    void measure(const Seen& seen, const Ask& ask, std::size_t quota, std::uint64_t remaining,
-                 Decision& decision) const noexcept;
+    void describe(const Seen& seen, Reason reason, const Ask& ask, Decision& decision) const noexcept;
+    Spend spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision, Charge& charge) noexcept;
+    void measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t remaining,
+                 Meter& meter) const noexcept;
     void undo(Charge& charge, std::uint32_t keep) noexcept;
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);

@@ -4,15 +4,26 @@
 #include "domain/period.hpp"
 
 #include <array>
+#include <charconv>
 #include <cstdint>
+#include <string_view>
 
 namespace billing {
 
 class PeriodClock {
 public:
+    // A parameter of a RateLimit field, as ";t=600"; empty for a lifetime.
+    struct Parameter {
+        std::array<char, 24> text;
+        std::size_t size = 0;
+
+        operator std::string_view() const noexcept { return {text.data(), size}; }
+    };
     struct Period {
         std::int64_t number = 0;
         std::int64_t end = 0; // unix seconds; 0 = never
+        Parameter length;     // ;w=
+        Parameter left;       // ;t=
     };
 
     const Period& at(PeriodKind kind, std::int64_t now) noexcept {
@@ -24,11 +35,24 @@ public:
 
 private:
     void compute(std::int64_t now) noexcept {
-        for (std::size_t kind = 0; kind < periods_.size(); ++kind) {
-            const auto number = period_number(static_cast<PeriodKind>(kind), now);
-            periods_[kind] = {number, period_end(static_cast<PeriodKind>(kind), number).value_or(0)};
+        for (std::size_t index = 0; index < periods_.size(); ++index) {
+            const auto kind = static_cast<PeriodKind>(index);
+            auto& period = periods_[index];
+            period.number = period_number(kind, now);
+            period.end = period_end(kind, period.number).value_or(0);
+            if (period.end != 0) {
+                period.length = parameter('w', period_length(kind, period.number));
+                period.left = parameter('t', period.end - now);
+            }
         }
         now_ = now;
+    }
+
+    static Parameter parameter(char name, std::int64_t seconds) noexcept {
+        Parameter made{{';', name, '='}};
+        const auto written = std::to_chars(&made.text[3], made.text.data() + made.text.size(), seconds);
+        made.size = static_cast<std::size_t>(written.ptr - made.text.data());
+        return made;
     }
 
     std::int64_t now_ = -1;

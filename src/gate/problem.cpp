@@ -1,7 +1,5 @@
 #include "gate/problem.hpp"
 
-#include "domain/json.hpp"
-
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -34,20 +32,74 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Billing unavailable", "The account's state cannot be read at the moment"},
 }};
 
-void put(json_t* body, const char* key, std::string_view text) { put_member(body, key, text); }
+// A JSON object, written member by member. Names are ours and need no escapes.
+class Body {
+public:
+    Body() { text_.reserve(512); }
 
-void put(json_t* body, const char* key, std::uint64_t number) {
-    constexpr std::uint64_t most = INT64_MAX;
-    put_member(body, key, static_cast<std::int64_t>(std::min(number, most)));
-}
+    // For our own words.
+    void plain(std::string_view name, std::string_view value) {
+        begin(name);
+        ((text_ += '"') += value) += '"';
+    }
+    void text(std::string_view name, std::string_view value) {
+        begin(name);
+        text_ += '"';
+        for (const char c : value) {
+            append_escaped(c);
+        }
+        text_ += '"';
+    }
+    void number(std::string_view name, std::uint64_t value) {
+        begin(name);
+        text_ += std::to_string(std::min(value, std::uint64_t{INT64_MAX}));
+    }
+    void flag(std::string_view name, bool value) {
+        begin(name);
+        text_ += value ? "true" : "false";
+    }
+    std::string take() && { return std::move(text_ += '}'); }
+
+private:
+    static constexpr std::string_view k_hex = "0123456789abcdef";
+
+    void append_escaped(char c) {
+        if (static_cast<unsigned char>(c) < ' ') {
+            ((text_ += "\\u00") += k_hex[static_cast<unsigned char>(c) >> 4]) += k_hex[c & 15];
+            return;
+        }
+        if (c == '"' || c == '\\') {
+            text_ += '\\';
+        }
+        text_ += c;
+    }
+    void begin(std::string_view name) {
+        text_ += text_.empty() ? "{\"" : ",\"";
+        text_ += name;
+        text_ += "\":";
+    }
+
+    std::string text_;
+};
 
 std::string iso_utc(std::int64_t unix_seconds) {
-    const std::time_t time = unix_seconds;
-    std::tm parts{};
-    gmtime_r(&time, &parts);
-    std::array<char, 32> text{};
-    const auto size = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-    return {text.data(), size};
+    const std::chrono::sys_seconds time{std::chrono::seconds{unix_seconds}};
+    const auto day = std::chrono::floor<std::chrono::days>(time);
+    const std::chrono::year_month_day date{day};
+    const std::chrono::hh_mm_ss clock{time - day};
+    std::string text = "0000-00-00T00:00:00Z";
+    const auto put = [&text](std::size_t last, std::int64_t value) {
+        for (; value > 0; value /= 10) {
+            text[last--] = static_cast<char>('0' + value % 10);
+        }
+    };
+    put(3, static_cast<int>(date.year()));
+    put(6, static_cast<unsigned>(date.month()));
+    put(9, static_cast<unsigned>(date.day()));
+    put(12, clock.hours().count());
+    put(15, clock.minutes().count());
+    put(18, clock.seconds().count());
+    return text;
 }
 
 std::string upper(std::string_view text) {
@@ -62,38 +114,34 @@ std::string upper(std::string_view text) {
 }
 
 // The cheapest plan above the present one for which the location would open.
-const Plan* plan_that_would_do(const Decision& decision, const Rules& rules, const Catalog& catalog) {
-    const BoundRules bound{rules, catalog};
-    const Plan* best = nullptr;
+const Plan* plan_that_would_do(const Decision& decision, const BoundRules& bound, const Catalog& catalog) {
     const Plan* held = catalog.plan(decision.plan_no);
-    for (const auto& plan : catalog.plans()) {
-        bool fits = bound.of_plan(plan.no).reason == Reason::allowed && (best == nullptr || plan.rank < best->rank) &&
-                    (held == nullptr || plan.rank > held->rank);
-        if (decision.reason == Reason::limit_reached) {
-            const auto& quota = bound.quotas()[decision.meter.quota];
-            const auto allowance = plan.allowance(quota.limit_no);
-            fits = fits && (allowance.unlimited || static_cast<std::uint64_t>(allowance.amount) > decision.meter.limit);
+    for (const std::uint8_t no : bound.open_to()) {
+        const Plan* plan = catalog.plan(no);
+        if (plan == nullptr || (held != nullptr && plan->rank <= held->rank)) {
+            continue;
         }
-        if (fits) {
-            best = &plan;
+        if (decision.reason != Reason::limit_reached ||
+            bound.quotas()[decision.meter.quota].by_plan[no] > decision.meter.limit) {
+            return plan;
         }
     }
-    return best;
+    return nullptr;
 }
 
-void describe_limit(json_t* body, const Decision& decision, const std::string& quota) {
-    const auto& meter = decision.meter;
-    const auto used = meter.limit - std::min(meter.limit, meter.remaining);
-    put(body, "detail",
-        std::to_string(meter.cost) + " " + quota + " needed, " + std::to_string(meter.remaining) + " of " +
-            std::to_string(meter.limit) + " left");
-    put(body, "quota", quota);
-    put(body, "limit", meter.limit);
-    put(body, "used", used);
-    put(body, "remaining", meter.remaining);
-    put(body, "required", std::uint64_t{meter.cost});
+std::string limit_detail(const Meter& meter, const std::string& quota) {
+    return std::to_string(meter.cost) + " " + quota + " needed, " + std::to_string(meter.remaining) + " of " +
+           std::to_string(meter.limit) + " left";
+}
+
+void describe_limit(Body& body, const Meter& meter, const std::string& quota) {
+    body.text("quota", quota);
+    body.number("limit", meter.limit);
+    body.number("used", meter.limit - std::min(meter.limit, meter.remaining));
+    body.number("remaining", meter.remaining);
+    body.number("required", meter.cost);
     if (meter.reset > 0) {
-        put(body, "resetAt", iso_utc(meter.reset));
+        body.plain("resetAt", iso_utc(meter.reset));
     }
 }
 
@@ -129,42 +177,47 @@ std::string reason_code(const Decision& decision, const Rules& rules) {
     return code;
 }
 
-std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status,
-                         const WaysOut& ways) {
+std::string problem_body(const Decision& decision, const Rules& rules, const BoundRules* bound, const Catalog* catalog,
+                         int status, const WaysOut& ways) {
     const auto& words = k_words[static_cast<std::size_t>(decision.reason)];
     const bool limit = decision.reason == Reason::limit_reached;
-    const Json body{json_object()};
-    put(body.get(), "type", limit ? k_quota_exceeded : "about:blank");
-    put(body.get(), "title", words.title);
-    put(body.get(), "status", static_cast<std::uint64_t>(status));
-    put(body.get(), "detail", words.detail);
-    put(body.get(), "error", words.title);
-    put(body.get(), "code", reason_code(decision, rules));
+    const std::string quota = limit ? rules.quotas[decision.meter.quota].key : "";
+    Body body;
+    body.plain("type", limit ? k_quota_exceeded : "about:blank");
+    body.plain("title", words.title);
+    body.number("status", static_cast<std::uint64_t>(status));
     if (limit) {
-        describe_limit(body.get(), decision, rules.quotas[decision.meter.quota].key);
+        body.text("detail", limit_detail(decision.meter, quota));
+    } else {
+        body.plain("detail", words.detail);
+    }
+    body.plain("error", words.title);
+    body.text("code", reason_code(decision, rules));
+    if (limit) {
+        describe_limit(body, decision.meter, quota);
     }
     if (decision.reason == Reason::feature_missing) {
-        put(body.get(), "feature", missing_features(rules));
+        body.text("feature", missing_features(rules));
     }
     const Plan* held = catalog == nullptr ? nullptr : catalog->plan(decision.plan_no);
     if (held != nullptr) {
-        put(body.get(), "plan", held->key);
+        body.text("plan", held->key);
     }
-    if (catalog != nullptr &&
+    if (catalog != nullptr && bound != nullptr &&
         (limit || decision.reason == Reason::plan_required || decision.reason == Reason::feature_missing)) {
-        const Plan* better = plan_that_would_do(decision, rules, *catalog);
-        json_object_set_new(body.get(), "needsUpgrade", json_boolean(better != nullptr));
+        const Plan* better = plan_that_would_do(decision, *bound, *catalog);
+        body.flag("needsUpgrade", better != nullptr);
         if (better != nullptr) {
-            put(body.get(), "requiredPlan", better->key);
+            body.text("requiredPlan", better->key);
             if (!ways.upgrade.empty()) {
-                put(body.get(), "upgradeUrl", ways.upgrade);
+                body.text("upgradeUrl", ways.upgrade);
             }
         }
     }
     if (owes(decision.reason) && !ways.portal.empty()) {
-        put(body.get(), "portalUrl", ways.portal);
+        body.text("portalUrl", ways.portal);
     }
-    return dump_json(body.get());
+    return std::move(body).take();
 }
 
 std::int64_t retry_after(const Decision& decision, std::int64_t now) noexcept {
@@ -177,25 +230,17 @@ std::int64_t retry_after(const Decision& decision, std::int64_t now) noexcept {
     return 0;
 }
 
-bool rate_limit_fields(const Meter& meter, std::string_view quota, PeriodKind period, std::int64_t now,
-                       RateLimitFields& fields) noexcept {
-    if (!meter.metered || meter.unlimited || quota.size() > 64) {
-        return false;
-    }
-    char* at = append(append(append(fields.policy_text.data(), "\""), quota), "\";q=");
-    at = append(at, meter.limit);
-    if (meter.reset > 0) {
-        const auto length = period_length(period, period_number(period, meter.reset - 1));
-        at = append(append(at, ";w="), static_cast<std::uint64_t>(length));
-    }
-    fields.policy = {fields.policy_text.data(), static_cast<std::size_t>(at - fields.policy_text.data())};
-    at = append(append(append(fields.limit_text.data(), "\""), quota), "\";r=");
+RateLimitFields rate_limit_fields(const Meter& meter, std::string_view quota, const PeriodClock::Period& period,
+                                  char* room) noexcept {
+    char* at = append(append(append(room, "\""), quota), "\";q=");
+    at = append(append(at, meter.limit), period.length);
+    char* const middle = at;
+    at = append(append(append(at, "\""), quota), "\";r=");
     at = append(at, meter.remaining);
-    if (meter.reset > now) {
-        at = append(append(at, ";t="), static_cast<std::uint64_t>(meter.reset - now));
+    if (meter.reset == period.end) { // else it has ended since the decision
+        at = append(at, period.left);
     }
-    fields.limit = {fields.limit_text.data(), static_cast<std::size_t>(at - fields.limit_text.data())};
-    return true;
+    return {{room, static_cast<std::size_t>(middle - room)}, {middle, static_cast<std::size_t>(at - middle)}};
 }
 
 } // namespace billing

@@ -4,9 +4,10 @@
 
 #include "domain/catalog.hpp"
 #include "gate/decision.hpp"
+#include "gate/period_clock.hpp"
 #include "gate/rules.hpp"
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,10 +20,10 @@ struct WaysOut {
     std::string portal;  // where an open payment is settled
 };
 
-// `status` is what the client gets, which billing_codes may have changed. The catalog names the plan that would do; it
-// may be missing when nothing could be read.
-std::string problem_body(const Decision& decision, const Rules& rules, const Catalog* catalog, int status,
-                         const WaysOut& ways);
+// `status` is what the client gets, which billing_codes may have changed. The catalog, and the rules bound to it, name
+// the plan that would do; they may be missing when nothing could be read. Texts are UTF-8.
+std::string problem_body(const Decision& decision, const Rules& rules, const BoundRules* bound, const Catalog* catalog,
+                         int status, const WaysOut& ways);
 
 // The code in the body and in $billing_reason: LIMIT_<QUOTA> names the quota.
 std::string reason_code(const Decision& decision, const Rules& rules);
@@ -31,13 +32,13 @@ std::string reason_code(const Decision& decision, const Rules& rules);
 std::int64_t retry_after(const Decision& decision, std::int64_t now) noexcept;
 
 struct RateLimitFields {
-    std::array<char, 128> policy_text;
-    std::array<char, 128> limit_text;
     std::string_view policy; // "requests";q=20;w=2592000
     std::string_view limit;  // "requests";r=3;t=86400
 };
-// False when there is nothing to say (not metered, unlimited). Allocates nothing. The views point into `fields`.
-bool rate_limit_fields(const Meter& meter, std::string_view quota, PeriodKind period, std::int64_t now,
-                       RateLimitFields& fields) noexcept;
+// Bytes that the fields of a quota need: each has its name and two numbers.
+constexpr std::size_t rate_limit_room(std::string_view quota) noexcept { return 2 * (quota.size() + 48); }
+// For a meter with a bound, in its quota's present period. Written into `room`, which the views point into.
+RateLimitFields rate_limit_fields(const Meter& meter, std::string_view quota, const PeriodClock::Period& period,
+                                  char* room) noexcept;
 
 } // namespace billing

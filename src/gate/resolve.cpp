@@ -14,6 +14,11 @@ constexpr int k_most_rounds = 5;
 } // namespace
 
 Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
+    Decision otherwise;
+    if (!valid_account_id(ask.account)) {
+        otherwise.reason = Reason::invalid_account;
+        co_return otherwise;
+    }
     if (!bound()) {
         bool known = co_await catalogs_.fetch();
         if (!known || !bound()) {
@@ -22,14 +27,14 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
     }
     const AccountKey key = table_.key_of(ask.account);
     Seen seen;
-    Decision otherwise;
     bool brought = co_await bring(ask, key, seen, otherwise);
     if (!brought) {
         co_return otherwise;
     }
     const Reason reason = judge(seen.view, bound_[ask.rules_index], ask);
     if (reason != Reason::allowed || bound_[ask.rules_index].quotas().empty()) {
-        co_return describe(seen, reason, ask);
+        describe(seen, reason, ask, otherwise);
+        co_return otherwise;
     }
     co_return co_await pay(ask, key, seen, charge);
 }
@@ -72,8 +77,9 @@ Task<bool> Gate::bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise)
 Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge) {
     bool recalled = false;
     for (int round = 0; round < k_most_rounds; ++round) {
-        Decision decision = describe(seen, Reason::allowed, ask);
-        const Spend result = spend(seen, ask, decision, charge);
+        Decision decision;
+        describe(seen, Reason::allowed, ask, decision);
+        const Spend result = spend(seen, bound_[ask.rules_index], ask, decision, charge);
         if (result == Spend::taken || (result == Spend::exhausted && !recalled)) {
             co_return decision;
         }
@@ -147,7 +153,8 @@ void Gate::take_periods(const QuotaFunding::Ask& asked, const QuotaFunding::Answ
 
 Decision Gate::refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
                             const Seen& seen) noexcept {
-    Decision decision = describe(seen, Reason::limit_reached, ask);
+    Decision decision;
+    describe(seen, Reason::limit_reached, ask, decision);
     decision.source = Source::postgres;
     for (std::uint32_t line = 0; line < asked.count; ++line) {
         const auto& told = answer.lines[line];
@@ -155,7 +162,7 @@ Decision Gate::refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::
             continue;
         }
         const std::uint8_t limit_no = asked.needs[line].limit_no;
-        measure(seen, ask, quota_of(ask, limit_no), told.left, decision);
+        measure(seen, bound_[ask.rules_index], ask, quota_of(ask, limit_no), told.left, decision.meter);
         decision.meter.limit = told.limit; // PostgreSQL's word on overrides is the newest
         decision.meter.unlimited = false;
         if (told.left == 0) { // for a smaller cost there may be some left

@@ -74,7 +74,12 @@ BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
         fits_[plan.no] = plan_fits(rules, catalog, plan);
         features_[plan.no] = plan.features;
         by_plan_[plan.no] = {judge(fits_[plan.no], plan.features), plan.free, true};
+        if (by_plan_[plan.no].reason == Reason::allowed) {
+            open_to_.push_back(plan.no);
+        }
     }
+    std::stable_sort(open_to_.begin(), open_to_.end(),
+                     [&](std::uint8_t a, std::uint8_t b) { return catalog.plan(a)->rank < catalog.plan(b)->rank; });
 }
 
 Reason BoundRules::with_overrides(std::uint8_t plan_no, const FeatureSet& on, const FeatureSet& off) const noexcept {

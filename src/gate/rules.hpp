@@ -78,6 +78,8 @@ public:
     Reason with_overrides(std::uint8_t plan_no, const FeatureSet& on, const FeatureSet& off) const noexcept;
 
     const std::vector<BoundQuota>& quotas() const noexcept { return quotas_; }
+    // The numbers of the plans that may come here, the cheapest first.
+    const std::vector<std::uint8_t>& open_to() const noexcept { return open_to_; }
     const std::vector<std::string>& unknown() const noexcept { return unknown_; }
 
 private:
@@ -93,6 +95,7 @@ private:
     std::array<bool, k_max_plans> fits_{};
     std::vector<FeatureNeed> needs_;
     std::vector<BoundQuota> quotas_;
+    std::vector<std::uint8_t> open_to_;
     std::vector<std::string> unknown_;
 };
 

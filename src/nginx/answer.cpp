@@ -8,14 +8,17 @@ bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view v
     const bool clean =
         std::none_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; });
     const ngx_str_t copy = clean ? pool_copy(r->pool, value) : ngx_str_t{};
-    auto* header =
-        copy.data == nullptr ? nullptr : static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+    return copy.data != nullptr && push_header(r, name, view(copy));
+}
+
+bool push_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept {
+    auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
     if (header == nullptr) {
         return false;
     }
     header->hash = 1;
     header->key = as_ngx(name);
-    header->value = copy;
+    header->value = as_ngx(value);
     header->lowcase_key = nullptr;
 #if (nginx_version >= 1023000)
     header->next = nullptr;

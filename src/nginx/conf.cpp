@@ -15,8 +15,12 @@ const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
         rules->rules.features.push_back(feature.rule);
     }
     for (const auto& quota : conf.quotas) {
+        rules->costs[rules->rules.quotas.size()] = quota.rule.cost;
         rules->rules.quotas.push_back(quota.rule);
-        rules->costs.push_back(quota.cost);
+        if (quota.cost != nullptr) {
+            rules->variable_costs.resize(conf.quotas.size());
+            rules->variable_costs[rules->rules.quotas.size() - 1] = quota.cost;
+        }
     }
     rules->index = main.rules.size();
     main.rules.push_back(std::move(rules));
@@ -139,10 +143,41 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
     return finish_endpoint(cf, conf, main);
 }
 
+// Null where only nginx can tell: the variable is not its own $http_..., or has a value already (by `set`, say), or the
+// request has no such field or several.
+const ngx_str_t* only_field(ngx_http_request_t* r, ngx_int_t variable, std::string_view name) noexcept {
+    const auto* core = static_cast<ngx_http_core_main_conf_t*>(ngx_http_get_module_main_conf(r, ngx_http_core_module));
+    const auto& defined = static_cast<const ngx_http_variable_t*>(core->variables.elts)[variable];
+    const ngx_http_variable_value_t& known = r->variables[variable];
+    const bool by_name = defined.data == reinterpret_cast<uintptr_t>(&defined.name); // as nginx marks its own
+    if (name.empty() || !by_name || known.valid != 0 || known.not_found != 0) {
+        return nullptr;
+    }
+    const ngx_str_t* found = nullptr;
+    for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        const auto* fields = static_cast<const ngx_table_elt_t*>(part->elts);
+        for (ngx_uint_t index = 0; index < part->nelts; ++index) {
+            const ngx_table_elt_t& field = fields[index];
+            if (field.key.len == name.size() && field.hash != 0 && field.lowcase_key != nullptr &&
+                ngx_memcmp(field.lowcase_key, name.data(), name.size()) == 0) {
+                if (found != nullptr) {
+                    return nullptr;
+                }
+                found = &field.value;
+            }
+        }
+    }
+    return found;
+}
+
 } // namespace
 
 bool AccountSource::read(ngx_http_request_t* r, std::string_view& account) const noexcept {
     if (variable != NGX_ERROR) {
+        if (const ngx_str_t* field = only_field(r, variable, header); field != nullptr) {
+            account = view(*field);
+            return true;
+        }
         const ngx_http_variable_value_t* value = ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(variable));
         if (value == nullptr) {
             return false;

@@ -32,6 +32,15 @@ bool is_variable(std::string_view text) noexcept {
            });
 }
 
+// The header field's name, in lower case, that $http_NAME stands for; "" for other variables.
+std::string header_of(std::string_view variable) {
+    constexpr std::string_view prefix = "$http_";
+    std::string name{variable.substr(0, prefix.size()) == prefix ? variable.substr(prefix.size()) : ""};
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](char c) { return c == '_' ? '-' : static_cast<char>(ngx_tolower(static_cast<u_char>(c))); });
+    return name;
+}
+
 // What any client can write into its request, unless something in front cleans it.
 bool from_client(std::string_view value) noexcept {
     for (const auto* prefix : {"$http_", "${http_", "$arg_", "${arg_", "$cookie_", "${cookie_"}) {
@@ -152,6 +161,7 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         if (is_variable(text)) {
             ngx_str_t name = as_ngx(text.substr(1));
             loc.account.variable = ngx_http_get_variable_index(cf, &name);
+            loc.account.header = header_of(text);
         } else {
             loc.account.text = compile(cf, text);
         }

@@ -4,6 +4,8 @@
 #include "nginx/waiting.hpp"
 #include "nginx/worker.hpp"
 
+#include <algorithm>
+
 namespace billing {
 
 namespace {
@@ -11,24 +13,43 @@ namespace {
 // Marks our record in the pool's list of cleanups: an internal redirect forgets a request's contexts, never its pool.
 void record_mark(void*) noexcept {}
 
-RequestRecord* make_record(ngx_http_request_t* r) noexcept {
-    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(RequestRecord));
-    if (cleanup == nullptr) {
+// With room for the quotas of its first location.
+RequestRecord* make_record(ngx_http_request_t* r, std::size_t quotas) noexcept {
+    void* memory = ngx_palloc(r->pool, sizeof(RequestRecord) + quotas * sizeof(Taking));
+    if (memory == nullptr) {
         return nullptr;
     }
-    cleanup->handler = record_mark;
-    auto* record = static_cast<RequestRecord*>(cleanup->data);
-    record->request = r;
-    record->decision = Decision{};
-    record->charge.count = 0;
-    record->account = {};
-    record->rules = nullptr;
-    record->account_source = nullptr;
-    record->waiting = nullptr;
-    record->refused = false;
-    record->fields_sent = false;
+    auto* record = new (memory) RequestRecord;
+    record->cleanup = {record_mark, r, r->pool->cleanup};
+    record->charge.takings = reinterpret_cast<Taking*>(record + 1);
+    record->charge.room = static_cast<std::uint32_t>(quotas);
+    r->pool->cleanup = &record->cleanup;
     ngx_http_set_ctx(r, record, ngx_http_billing_module);
     return record;
+}
+
+// Room for the quotas of one more location. What others that still wait may take keeps its room.
+bool make_room(ngx_pool_t* pool, Charge& charge, std::size_t quotas) noexcept {
+    const auto room = std::min(charge.room + static_cast<std::uint32_t>(quotas), k_most_takings);
+    if (room == charge.room) {
+        return true;
+    }
+    auto* takings = static_cast<Taking*>(ngx_palloc(pool, room * sizeof(Taking)));
+    if (takings == nullptr) {
+        return false;
+    }
+    std::copy_n(charge.takings, charge.count, takings);
+    charge.takings = takings;
+    charge.room = room;
+    return true;
+}
+
+// The request's record, for its first decision or one more. Null: memory is out.
+RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::size_t quotas) noexcept {
+    if (record == nullptr) {
+        return make_record(r, quotas);
+    }
+    return make_room(r->pool, record->charge, quotas) ? record : nullptr;
 }
 
 bool changes_things(ngx_uint_t method) noexcept {
@@ -36,45 +57,36 @@ bool changes_things(ngx_uint_t method) noexcept {
 }
 
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) noexcept {
-    for (std::size_t index = 0; index < rules.costs.size(); ++index) {
-        ask.costs[index] = rules.rules.quotas[index].cost;
-        if (rules.costs[index] == nullptr) {
+    for (std::size_t index = 0; index < rules.variable_costs.size(); ++index) {
+        if (rules.variable_costs[index] == nullptr) {
             continue;
         }
         ngx_str_t text;
-        if (ngx_http_complex_value(r, rules.costs[index], &text) != NGX_OK) {
+        if (ngx_http_complex_value(r, rules.variable_costs[index], &text) != NGX_OK) {
             return Reason::unavailable;
         }
         ask.costs[index] = parse_cost(view(text));
         if (ask.costs[index] == 0) {
-            return Reason::invalid_cost;
+            return valid_account_id(ask.account) ? Reason::invalid_cost : Reason::invalid_account;
         }
     }
     return Reason::allowed;
 }
 
-// Fills in who asks for what. Anything but `allowed`: refused before it is looked up.
+// Fills in who asks for what. Anything but `allowed`: refused before it is looked up. Whether the account's id is valid
+// is for the gate to say, which need not look at those that it knows.
 Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& record, Ask& ask) noexcept {
-    std::string_view account;
-    if (!conf.account.read(r, account)) {
+    if (!conf.account.read(r, ask.account)) {
         return Reason::unavailable;
     }
-    if (account.empty()) {
+    if (ask.account.empty()) {
         return Reason::no_account;
     }
-    if (!valid_account_id(account)) {
+    if (ask.account.size() > k_account_id_max) {
         return Reason::invalid_account;
     }
-    record.account = account;
-    ask.account = account;
-    ask.rules = &conf.rules->rules;
-    ask.rules_index = conf.rules->index;
-    ask.now = ngx_time();
-    ask.now_ms = ngx_current_msec;
-    ask.write = changes_things(r->method);
-    ask.unknown = conf.unknown_account;
-    ask.on_error = conf.error_policy;
-    return conf.rules->costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask);
+    record.account = ask.account;
+    return conf.rules->variable_costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask);
 }
 
 ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
@@ -82,10 +94,14 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     if (!record.decision.allows()) {
         table.count(Counter::decisions_refused);
         record.refused = true;
+        if (record.decision.reason == Reason::invalid_account) { // no variable shows it
+            record.account = {};
+        }
         return refuse(r, record);
     }
     table.count(Counter::decisions_allowed);
-    return send_rate_limit_fields(r, record) ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
+    return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 // OPTIONS and work that nginx does for itself are free.
@@ -95,7 +111,7 @@ bool is_free(const ngx_http_request_t* r, const LocConf& conf) noexcept {
 
 // A redirect within the same rules and for the same account has been decided and paid.
 bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
-    return record.rules == conf.rules && record.account_source != nullptr && *record.account_source == conf.account &&
+    return record.conf != nullptr && record.conf->rules == conf.rules && record.conf->account == conf.account &&
            record.waiting == nullptr;
 }
 
@@ -117,19 +133,27 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         record->waiting = nullptr;
         return conclude(r, *record);
     }
-    record = record != nullptr ? record : make_record(r);
+    const std::size_t quotas = conf.rules->rules.quotas.size();
+    record = begin_record(r, record, r == r->main ? quotas : 0);
     RequestRecord* payer = record;
     if (r != r->main) { // a charge is taken once for each request of a client, whatever its subrequests are
-        payer = find_record(r->main);
-        payer = payer != nullptr ? payer : make_record(r->main);
+        payer = begin_record(r->main, find_record(r->main), quotas);
     }
     if (record == nullptr || payer == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    record->rules = conf.rules;
-    record->account_source = &conf.account;
+    record->conf = &conf;
     record->decision = Decision{};
-    Ask ask;
+    Ask ask{
+        .account = {},
+        .rules_index = conf.rules->index,
+        .costs = conf.rules->costs,
+        .now = ngx_time(),
+        .now_ms = ngx_current_msec,
+        .write = changes_things(r->method),
+        .unknown = conf.unknown_account,
+        .on_error = conf.error_policy,
+    };
     record->decision.reason = read_request(r, conf, *record, ask);
     if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
         const ngx_int_t begun = begin_waiting(r, *record, ask, payer->charge);
@@ -148,8 +172,8 @@ RequestRecord* find_record(ngx_http_request_t* r) noexcept {
         return record;
     }
     for (ngx_pool_cleanup_t* cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
-        if (cleanup->handler == record_mark && static_cast<RequestRecord*>(cleanup->data)->request == r) {
-            record = static_cast<RequestRecord*>(cleanup->data);
+        if (cleanup->handler == record_mark && cleanup->data == r) {
+            record = reinterpret_cast<RequestRecord*>(cleanup); // its first member
             ngx_http_set_ctx(r, record, ngx_http_billing_module);
             return record;
         }
@@ -162,7 +186,7 @@ ngx_int_t gate_handler(ngx_http_request_t* r) {
     RequestRecord* record = find_record(r);
     if (record != nullptr && record->refused) { // the error page is let through, what it leads to is not
         record->refused = false;
-        record->rules = nullptr;
+        record->conf = nullptr;
         return NGX_DECLINED;
     }
     if (is_free(r, conf) || (record != nullptr && is_decided(conf, *record))) {

@@ -9,22 +9,27 @@
 #include "gate/decision.hpp"
 #include "nginx/conf.hpp"
 
+#include <type_traits>
+
 namespace billing {
 
 class Waiting;
 
-// What is kept of one request or subrequest across its internal redirects. Lives in the request's pool.
+// What is kept of one request or subrequest across its internal redirects. Lives in the request's pool, and small: each
+// byte here is one of every request.
 struct RequestRecord {
-    ngx_http_request_t* request;
+    ngx_pool_cleanup_t cleanup{};  // in the pool's list; its data is the request
+    const LocConf* conf = nullptr; // of the last decision; null = none yet
     Decision decision;
     Charge charge; // of the client's request; what subrequests take is in the main request's record
     std::string_view account;
-    const LocationRules* rules;          // of the last decision; null = none yet
-    const AccountSource* account_source; // and who was asked for
-    Waiting* waiting;                    // while Redis or PostgreSQL is asked
-    bool refused;                        // the next location is the refusal's error page
-    bool fields_sent;                    // RateLimit fields stand in the answer
+    Waiting* waiting = nullptr; // while Redis or PostgreSQL is asked
+    bool refused = false;       // the next location is the refusal's error page
+    bool fields_sent = false;   // RateLimit fields stand in the answer
+
+    const LocationRules& rules() const noexcept { return *conf->rules; }
 };
+static_assert(std::is_trivially_destructible_v<RequestRecord>);
 
 // Null when the gate has not seen this request.
 RequestRecord* find_record(ngx_http_request_t* r) noexcept;

@@ -47,7 +47,7 @@ int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
 
 ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     const Decision& decision = record.decision;
-    const Rules& rules = record.rules->rules;
+    const Rules& rules = record.rules().rules;
     const int status = status_of(r, decision.reason);
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: refused with %d %s", status,
                   reason_code(decision, rules).c_str());
@@ -64,27 +64,31 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     if (has_error_page(r, status)) {
         return status;
     }
-    const std::string body = problem_body(decision, rules, Worker::current()->gate().catalog(), status, ways_out(r));
+    const Gate& gate = Worker::current()->gate();
+    const std::string body =
+        problem_body(decision, rules, gate.rules(record.rules().index), gate.catalog(), status, ways_out(r));
     ngx_http_finalize_request(r, send_answer(r, status, "application/problem+json", body));
     return NGX_DONE;
 }
 
 bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexcept {
     const Meter& meter = record.decision.meter;
-    if (!meter.metered || r != r->main) {
+    if (!meter.bounded() || r != r->main) {
         return true;
     }
-    const PeriodKind period = Worker::current()->gate().period_of(record.rules->index, meter.quota);
-    RateLimitFields fields;
-    if (!rate_limit_fields(meter, record.rules->rules.quotas[meter.quota].key, period, ngx_time(), fields)) {
-        return true;
+    const std::string_view quota = record.rules().rules.quotas[meter.quota].key;
+    auto* room = static_cast<char*>(ngx_pnalloc(r->pool, rate_limit_room(quota)));
+    if (room == nullptr) {
+        return false;
     }
     if (record.fields_sent) { // a redirect was decided anew
         remove_header(r, k_policy_field);
         remove_header(r, k_limit_field);
     }
     record.fields_sent = true;
-    return add_header(r, k_policy_field, fields.policy) && add_header(r, k_limit_field, fields.limit);
+    const auto& period = Worker::current()->gate().period_of(record.rules().index, meter.quota, ngx_time());
+    const RateLimitFields fields = rate_limit_fields(meter, quota, period, room);
+    return push_header(r, k_policy_field, fields.policy) && push_header(r, k_limit_field, fields.limit);
 }
 
 } // namespace billing

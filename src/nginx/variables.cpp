@@ -46,7 +46,7 @@ constexpr std::array<Variable, 11> k_variables = {{
     {"billing_decision", decision_text},
     {"billing_reason",
      [](const RequestRecord& record) {
-         return record.decision.allows() ? "" : reason_code(record.decision, record.rules->rules);
+         return record.decision.allows() ? "" : reason_code(record.decision, record.rules().rules);
      }},
     {"billing_remaining",
      [](const RequestRecord& record) { return when_metered(record, record.decision.meter.remaining); }},
@@ -75,7 +75,7 @@ ngx_int_t get_variable(ngx_http_request_t* r, ngx_http_variable_value_t* value, 
     if (record == nullptr) {
         record = r == r->main ? nullptr : find_record(r->main);
     }
-    if (record == nullptr || record->rules == nullptr || record->waiting != nullptr) {
+    if (record == nullptr || record->conf == nullptr || record->waiting != nullptr) {
         value->not_found = 1;
         return NGX_OK;
     }

@@ -241,12 +241,6 @@ bool Table::put_catalog(std::uint64_t stamp, std::string_view document) noexcept
     return true;
 }
 
-std::uint64_t Table::catalog_stamp() const noexcept {
-    const auto& catalog = zone_->catalog;
-    const std::uint64_t version = shared::load(catalog.version);
-    return version == 0 ? 0 : shared::load(catalog.side[version & 1].stamp);
-}
-
 bool Table::read_catalog(std::string& document, std::uint64_t& stamp) const noexcept {
     return read_text(zone_->catalog, document, stamp);
 }

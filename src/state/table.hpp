@@ -182,7 +182,10 @@ public:
 
     // Greater stamp wins; false: not newer, or longer than k_catalog_bytes.
     bool put_catalog(std::uint64_t stamp, std::string_view document) noexcept;
-    std::uint64_t catalog_stamp() const noexcept;
+    std::uint64_t catalog_stamp() const noexcept {
+        const std::uint64_t version = shared::load(zone_->catalog.version);
+        return version == 0 ? 0 : shared::load(zone_->catalog.side[version & 1].stamp);
+    }
     bool read_catalog(std::string& document, std::uint64_t& stamp) const noexcept;
 
     // Where the reader of the change stream goes on; at most k_position_bytes.

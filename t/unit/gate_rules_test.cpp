@@ -81,7 +81,8 @@ TEST(GateProblem, ALimitNamesTheQuotaAndTheWayOut) { // G10 G19
     Rules rules;
     rules.quotas.push_back({"api-calls", 5});
     const auto plans = catalog();
-    const auto body = parse_json(problem_body(at_limit(20, 3, 1), rules, &plans, 402, k_ways));
+    const BoundRules bound{rules, plans};
+    const auto body = parse_json(problem_body(at_limit(20, 3, 1), rules, &bound, &plans, 402, k_ways));
     ASSERT_TRUE(body.ok());
     const json_t* root = body.value().get();
     EXPECT_EQ(text_member(root, "code"), "LIMIT_API_CALLS");
@@ -91,21 +92,22 @@ TEST(GateProblem, ALimitNamesTheQuotaAndTheWayOut) { // G10 G19
     EXPECT_EQ(text_member(root, "requiredPlan"), "pro");
     EXPECT_EQ(text_member(root, "upgradeUrl"), "https://app.example.com/checkout");
     EXPECT_EQ(text_member(root, "portalUrl"), std::nullopt) << "nothing is owed";
-    const auto top = parse_json(problem_body(at_limit(1000, 3, 3), rules, &plans, 429, k_ways));
+    const auto top = parse_json(problem_body(at_limit(1000, 3, 3), rules, &bound, &plans, 429, k_ways));
     EXPECT_FALSE(true_member(top.value().get(), "needsUpgrade")) << "nothing is above the largest plan";
     EXPECT_EQ(integer_member(top.value().get(), "status"), 429);
     EXPECT_EQ(text_member(top.value().get(), "upgradeUrl"), std::nullopt);
-    const auto unserved = parse_json(problem_body(at_limit(20, 3, 1), rules, &plans, 402, {}));
+    const auto unserved = parse_json(problem_body(at_limit(20, 3, 1), rules, &bound, &plans, 402, {}));
     EXPECT_EQ(text_member(unserved.value().get(), "upgradeUrl"), std::nullopt) << "no checkout is served here";
 }
 
 TEST(GateProblem, WhoOwesIsShownThePortal) { // G19
     const auto plans = catalog();
+    const BoundRules bound{Rules{}, plans};
     for (const Reason reason : {Reason::maintenance, Reason::billing_enforced, Reason::subscription_inactive}) {
         Decision decision;
         decision.reason = reason;
         decision.plan_no = 1;
-        const auto body = parse_json(problem_body(decision, Rules{}, &plans, 402, k_ways));
+        const auto body = parse_json(problem_body(decision, Rules{}, &bound, &plans, 402, k_ways));
         ASSERT_TRUE(body.ok());
         EXPECT_EQ(text_member(body.value().get(), "portalUrl"), "https://app.example.com/portal");
         EXPECT_EQ(text_member(body.value().get(), "upgradeUrl"), std::nullopt);
@@ -124,16 +126,37 @@ TEST(GateProblem, WaitingIsAdvisedOnlyWhereItHelps) { // G19
 }
 
 TEST(GateProblem, RateLimitFieldsAreThoseOfTheDraft) { // G19
-    RateLimitFields fields;
+    PeriodClock clock;
+    std::string room(rate_limit_room("requests"), '?');
     const Meter meter{true, false, 0, 20, 3, 1'767'225'600, 1};
-    ASSERT_TRUE(rate_limit_fields(meter, "requests", PeriodKind::month, 1'767'225'000, fields));
+    auto fields = rate_limit_fields(meter, "requests", clock.at(PeriodKind::month, 1'767'225'000), room.data());
     EXPECT_EQ(fields.policy, "\"requests\";q=20;w=2678400");
     EXPECT_EQ(fields.limit, "\"requests\";r=3;t=600");
-    Meter most{true, false, 0, ~std::uint64_t{0} - 1, ~std::uint64_t{0} - 1, INT64_MAX, 1};
-    ASSERT_TRUE(rate_limit_fields(most, std::string(64, 'q'), PeriodKind::lifetime, 0, fields)) << "the longest fit";
-    Meter unlimited = meter;
-    unlimited.unlimited = true;
-    EXPECT_FALSE(rate_limit_fields(unlimited, "requests", PeriodKind::month, 0, fields));
+    fields = rate_limit_fields(meter, "requests", clock.at(PeriodKind::month, 1'767'225'600), room.data());
+    EXPECT_EQ(fields.limit, "\"requests\";r=3") << "its period ended while the request waited";
+    fields = rate_limit_fields(meter, "requests", clock.at(PeriodKind::lifetime, 0), room.data());
+    EXPECT_EQ(fields.policy, "\"requests\";q=20");
+    const auto most = ~std::uint64_t{0} - 1;
+    PeriodClock::Period longest;
+    longest.length = longest.left = {
+        {';', 'w', '=', '9', '2', '2', '3', '3', '7', '2', '0', '3', '6', '8', '5', '4', '7', '7', '5', '8', '0', '7'},
+        22};
+    const std::string quota(64, 'q');
+    room.assign(rate_limit_room(quota), '?');
+    fields = rate_limit_fields({true, false, 0, most, most, 0, 1}, quota, longest, room.data());
+    EXPECT_LE(fields.policy.size() + fields.limit.size(), room.size()) << "the longest fit";
+    EXPECT_FALSE((Meter{true, true, 0, 20, 3, 0, 1}.bounded())) << "an unlimited quota has no fields";
+}
+
+TEST(GateProblem, TextsAreEscaped) {
+    Rules rules;
+    rules.features.push_back({{"a\"b\\c\n\x1f"}, false});
+    Decision decision;
+    decision.reason = Reason::feature_missing;
+    const auto body = parse_json(problem_body(decision, rules, nullptr, nullptr, 403, {}));
+    ASSERT_TRUE(body.ok());
+    EXPECT_EQ(text_member(body.value().get(), "feature"), "a\"b\\c\n\x1f");
+    EXPECT_EQ(text_member(body.value().get(), "needsUpgrade"), std::nullopt) << "nothing is known of plans";
 }
 
 } // namespace
