@@ -44,17 +44,19 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs), // on | off: the work for all hosts
 
     // http, server, location
-    level_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode),                    // on | off
-    level_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),         // VALUE: who pays
-    level_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown), // create | free | deny
-    level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),               // NAME... | >=NAME
-    level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),         // NAME... [match=all|any]
-    level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),            // NAME [cost=N|$variable]
-    level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error),      // [stale=TIME] 503 | allow
-    level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),             // REASON=STATUS...
-    level_directive(ngx_string("billing_public_url"), NGX_CONF_TAKE1, set_public_url),   // URL of the pages
-    level_directive(ngx_string("billing_success_url"), NGX_CONF_TAKE1, set_success_url), // URL | PATH after paying
-    level_directive(ngx_string("billing_cancel_url"), NGX_CONF_TAKE1, set_cancel_url),   // URL | PATH after not paying
+    level_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode),                      // on | off | observe
+    level_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),           // VALUE: who pays
+    level_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown),   // create | free | deny
+    level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),                 // NAME... | >=NAME
+    level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),           // NAME... [match=all|any]
+    level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),              // NAME [cost=N|$variable]
+    level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error),        // [stale=TIME] 503 | allow
+    level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),               // REASON=STATUS...
+    level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
+    level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
+    level_directive(ngx_string("billing_public_url"), NGX_CONF_TAKE1, set_public_url),     // URL of the pages
+    level_directive(ngx_string("billing_success_url"), NGX_CONF_TAKE1, set_success_url),   // URL | PATH after paying
+    level_directive(ngx_string("billing_cancel_url"), NGX_CONF_TAKE1, set_cancel_url), // URL | PATH after not paying
     level_directive(ngx_string("billing_webhook_secret"), NGX_CONF_1MORE, set_webhook_secret), // SETTING...
 
     // location: what answers itself

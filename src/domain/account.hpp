@@ -11,8 +11,7 @@
 
 namespace billing {
 
-// Stripe's words for a subscription's state; an account on a free plan is `active`. In this order, because up to
-// past_due a paid plan may still be used (is_live).
+// Stripe's words for a subscription's state; an account on a free plan is `active`.
 enum class Status : std::uint8_t {
     active,
     trialing,
@@ -27,8 +26,14 @@ enum class Status : std::uint8_t {
 std::optional<Status> parse_status(std::string_view text) noexcept;
 std::string_view to_text(Status status) noexcept;
 
-// past_due is live while its grace runs, which the account's Lapse says.
-constexpr bool is_live(Status status) noexcept { return status <= Status::past_due; }
+using StatusSet = std::uint8_t; // one bit for each status
+constexpr StatusSet status_bit(Status status) noexcept {
+    return static_cast<StatusSet>(1U << static_cast<unsigned>(status));
+}
+constexpr bool contains(StatusSet set, Status status) noexcept { return (set & status_bit(status)) != 0; }
+// Under which a paid plan may be used, unless the operator says otherwise; past_due only while its grace runs.
+inline constexpr StatusSet k_live_statuses =
+    status_bit(Status::active) | status_bit(Status::trialing) | status_bit(Status::past_due);
 
 // Read-only mode: only `payment` is ended by a payment, `operator_hold` ends by hand.
 enum class Maintenance : std::uint8_t { none, payment, operator_hold };

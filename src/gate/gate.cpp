@@ -119,7 +119,7 @@ Reason Gate::judge(const AccountView& view, const BoundRules& rules, const Ask& 
     if (lapsed && view.until_kind == UntilKind::enforcement) {
         return Reason::billing_enforced;
     }
-    if (!plan.free && (!is_live(view.status) || lapsed)) {
+    if (!plan.free && (!contains(ask.live, view.status) || lapsed)) {
         return Reason::subscription_inactive;
     }
     if (!view.has_overrides) {

@@ -28,6 +28,7 @@ struct Ask {
     std::int64_t now = 0;                            // unix seconds
     std::uint64_t now_ms = 0;                        // monotonic
     bool write = false;                              // a method that changes things
+    StatusSet live = k_live_statuses;                // under which a paid plan may be used
     UnknownAccount unknown = UnknownAccount::create;
     ErrorPolicy on_error;
 };

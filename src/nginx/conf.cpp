@@ -28,8 +28,8 @@ const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
 }
 
 void inherit(LocConf& conf, const LocConf& parent) {
-    if (!conf.on) {
-        conf.on = parent.on;
+    if (!conf.mode) {
+        conf.mode = parent.mode;
         conf.on_place = parent.on_place;
     }
     if (!conf.account.given()) {
@@ -39,6 +39,8 @@ void inherit(LocConf& conf, const LocConf& parent) {
     conf.unknown = conf.unknown ? conf.unknown : parent.unknown;
     conf.on_error = conf.on_error ? conf.on_error : parent.on_error;
     conf.codes = conf.codes ? conf.codes : parent.codes;
+    conf.reads = conf.reads ? conf.reads : parent.reads;
+    conf.live = conf.live ? conf.live : parent.live;
     conf.plan = conf.plan ? conf.plan : parent.plan;
     if (conf.features.empty()) {
         conf.features = parent.features;
@@ -209,7 +211,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         auto& main = main_conf(cf);
         const bool own_rules = sets_rules(conf);
         inherit(conf, from);
-        conf.gated = conf.on.value_or(false);
+        conf.gated = conf.mode.value_or(GateMode::off) != GateMode::off;
+        conf.observes = conf.mode == GateMode::observe;
+        conf.read_methods = conf.reads.value_or(k_read_methods);
+        conf.live_statuses = conf.live.value_or(k_live_statuses);
         conf.unknown_account =
             conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);
         conf.error_policy = conf.on_error.value_or(ErrorPolicy{});

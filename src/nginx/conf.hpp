@@ -81,8 +81,15 @@ struct MainConf {
     bool endpoints = false; // some location is ours
 };
 
+enum class GateMode : std::uint8_t { off, on, observe };
+
+// Methods that change nothing, unless the operator says otherwise.
+inline constexpr ngx_uint_t k_read_methods = NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_OPTIONS | NGX_HTTP_TRACE;
+
 struct LocConf {
-    std::optional<bool> on;
+    std::optional<GateMode> mode;
+    std::optional<ngx_uint_t> reads; // billing_read_methods
+    std::optional<StatusSet> live;   // billing_live_status
     AccountSource account;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
     std::optional<UnknownAccount> unknown;
@@ -97,6 +104,9 @@ struct LocConf {
 
     // After merge: what the request path reads.
     bool gated = false;
+    bool observes = false; // refuses nothing
+    ngx_uint_t read_methods = k_read_methods;
+    StatusSet live_statuses = k_live_statuses;
     UnknownAccount unknown_account = UnknownAccount::create;
     ErrorPolicy error_policy;
     Codes status_codes{};

@@ -135,14 +135,19 @@ char* set_catalog(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 
 char* set_mode(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
-        if (loc.on) {
+        if (loc.mode) {
             return duplicate();
         }
         const auto mode = word(cf, 1);
-        if (mode != "on" && mode != "off") {
-            return fail(cf, "invalid mode \"" + std::string{mode} + "\"; write on or off");
+        if (mode == "on") {
+            loc.mode = GateMode::on;
+        } else if (mode == "off") {
+            loc.mode = GateMode::off;
+        } else if (mode == "observe") {
+            loc.mode = GateMode::observe;
+        } else {
+            return fail(cf, "invalid mode \"" + std::string{mode} + "\"; write on, off or observe");
         }
-        loc.on = mode == "on";
         loc.on_place = ConfPlace::here(cf);
         return NGX_CONF_OK;
     });
@@ -355,6 +360,65 @@ char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             codes[static_cast<std::size_t>(known->reason)] = code;
         }
         loc.codes = codes;
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_read_methods(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    struct Method {
+        std::string_view name;
+        ngx_uint_t bit;
+    };
+    constexpr std::array<Method, 14> k_methods = {{
+        {"GET", NGX_HTTP_GET},
+        {"HEAD", NGX_HTTP_HEAD},
+        {"POST", NGX_HTTP_POST},
+        {"PUT", NGX_HTTP_PUT},
+        {"DELETE", NGX_HTTP_DELETE},
+        {"PATCH", NGX_HTTP_PATCH},
+        {"OPTIONS", NGX_HTTP_OPTIONS},
+        {"TRACE", NGX_HTTP_TRACE},
+        {"PROPFIND", NGX_HTTP_PROPFIND},
+        {"PROPPATCH", NGX_HTTP_PROPPATCH},
+        {"MKCOL", NGX_HTTP_MKCOL},
+        {"COPY", NGX_HTTP_COPY},
+        {"MOVE", NGX_HTTP_MOVE},
+        {"LOCK", NGX_HTTP_LOCK},
+    }};
+    return setter<LocConf>(cf, conf, [cf, &k_methods](LocConf& loc) -> char* {
+        if (loc.reads) {
+            return duplicate();
+        }
+        ngx_uint_t reads = 0;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto* known = std::find_if(k_methods.begin(), k_methods.end(),
+                                             [&](const Method& method) { return method.name == word(cf, index); });
+            if (known == k_methods.end()) {
+                return fail(cf, "unknown method \"" + std::string{word(cf, index)} +
+                                    "\"; write those that change nothing, as GET HEAD OPTIONS TRACE");
+            }
+            reads |= known->bit;
+        }
+        loc.reads = reads;
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_live_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.live) {
+            return duplicate();
+        }
+        StatusSet live = 0;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto status = parse_status(word(cf, index));
+            if (!status) {
+                return fail(cf, "unknown status \"" + std::string{word(cf, index)} +
+                                    "\"; write Stripe's, as active trialing past_due");
+            }
+            live = static_cast<StatusSet>(live | status_bit(*status));
+        }
+        loc.live = live;
         return NGX_CONF_OK;
     });
 }

@@ -6,6 +6,7 @@
 #include "nginx/answer.hpp"
 #include "nginx/conf.hpp"
 #include "nginx/request_body.hpp"
+#include "nginx/request_header.hpp"
 #include "nginx/worker.hpp"
 
 #include <memory>
@@ -96,19 +97,6 @@ Task<void> serve(std::shared_ptr<Link> link, Task<Response> work) {
     if (link->seat != nullptr) {
         link->seat->answer(std::move(response));
     }
-}
-
-std::string header_of(ngx_http_request_t* r, std::string_view name) {
-    for (ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-        for (ngx_uint_t index = 0; index < part->nelts; ++index) {
-            if (std::string_view{reinterpret_cast<const char*>(headers[index].lowcase_key), headers[index].key.len} ==
-                name) {
-                return std::string{view(headers[index].value)};
-            }
-        }
-    }
-    return {};
 }
 
 // "application/json" of "Application/JSON; charset=utf-8".

@@ -52,10 +52,6 @@ RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::s
     return make_room(r->pool, record->charge, quotas) ? record : nullptr;
 }
 
-bool changes_things(ngx_uint_t method) noexcept {
-    return (method & (NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_OPTIONS | NGX_HTTP_TRACE)) == 0;
-}
-
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) noexcept {
     for (std::size_t index = 0; index < rules.variable_costs.size(); ++index) {
         if (rules.variable_costs[index] == nullptr) {
@@ -89,15 +85,31 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
     return conf.rules->variable_costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask);
 }
 
+// The answer is no: it is given, or under `billing observe` only said in the log.
+ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
+    Table& table = Worker::current()->table();
+    if (record.decision.reason == Reason::invalid_account) { // no variable shows it
+        record.account = {};
+    }
+    if (record.conf->observes) {
+        table.count(Counter::decisions_observed);
+        record.observed = true;
+        observe_refusal(r, record);
+        return NGX_DECLINED;
+    }
+    table.count(Counter::decisions_refused);
+    record.refused = true;
+    if (r == r->main) { // what it has paid on its way here goes back now: gRPC is told a refusal under status 200
+        Worker::current()->gate().refund(record.charge);
+    }
+    return refuse(r, record);
+}
+
 ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     Table& table = Worker::current()->table();
+    record.observed = false;
     if (!record.decision.allows()) {
-        table.count(Counter::decisions_refused);
-        record.refused = true;
-        if (record.decision.reason == Reason::invalid_account) { // no variable shows it
-            record.account = {};
-        }
-        return refuse(r, record);
+        return conclude_refusal(r, record);
     }
     table.count(Counter::decisions_allowed);
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
@@ -150,7 +162,8 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         .costs = conf.rules->costs,
         .now = ngx_time(),
         .now_ms = ngx_current_msec,
-        .write = changes_things(r->method),
+        .write = (r->method & conf.read_methods) == 0,
+        .live = conf.live_statuses,
         .unknown = conf.unknown_account,
         .on_error = conf.error_policy,
     };

@@ -26,6 +26,7 @@ struct RequestRecord {
     Waiting* waiting = nullptr; // while Redis or PostgreSQL is asked
     bool refused = false;       // the next location is the refusal's error page
     bool fields_sent = false;   // RateLimit fields stand in the answer
+    bool observed = false;      // refused by the gate, and let through by `billing observe`
 
     const LocationRules& rules() const noexcept { return *conf->rules; }
 };

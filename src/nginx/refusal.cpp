@@ -1,7 +1,9 @@
 #include "nginx/refusal.hpp"
 
 #include "gate/problem.hpp"
+#include "gate/refusal_form.hpp"
 #include "nginx/answer.hpp"
+#include "nginx/request_header.hpp"
 #include "nginx/worker.hpp"
 
 namespace billing {
@@ -38,11 +40,53 @@ WaysOut ways_out(ngx_http_request_t* r) {
     return ways;
 }
 
+RefusalForm form_for(const ngx_http_request_t* r) noexcept {
+    const ngx_table_elt_t* type = r->headers_in.content_type;
+    const RefusalForm form =
+        refusal_form(type == nullptr ? std::string_view{} : view(type->value), header_of(r, "accept"));
+    return form == RefusalForm::grpc && r->http_version < NGX_HTTP_VERSION_20 ? RefusalForm::json : form;
+}
+
+// An answer that ends with its header, as gRPC has it ("trailers-only"). What to finalize the request with.
+ngx_int_t send_grpc(ngx_http_request_t* r, int status, const std::string& problem) {
+    if (!add_header(r, "grpc-status", std::to_string(grpc_status(status))) ||
+        !add_header(r, "grpc-message", grpc_message(problem))) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    r->headers_out.status = NGX_HTTP_OK;
+    r->headers_out.content_type = ngx_string("application/grpc");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->header_only = 1;
+    ngx_http_clear_content_length(r);
+    return ngx_http_send_header(r);
+}
+
+// In the form that the client wants. What to finalize the request with.
+ngx_int_t send_refusal(ngx_http_request_t* r, int status, const std::string& problem) {
+    switch (form_for(r)) {
+    case RefusalForm::grpc:
+        return send_grpc(r, status, problem);
+    case RefusalForm::html:
+        if (!add_header(r, "Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'")) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+        return send_answer(r, status, "text/html; charset=utf-8", refusal_page(problem));
+    case RefusalForm::json:
+        break;
+    }
+    return send_answer(r, status, "application/problem+json", problem);
+}
+
 } // namespace
 
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
     const auto code = loc_conf(const_cast<ngx_http_request_t*>(r)).status_codes[static_cast<std::size_t>(reason)];
     return code != 0 ? code : default_status(reason);
+}
+
+void observe_refusal(ngx_http_request_t* r, const RequestRecord& record) {
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: would be refused with %d %s",
+                  status_of(r, record.decision.reason), reason_code(record.decision, record.rules().rules).c_str());
 }
 
 ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
@@ -51,7 +95,8 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     const int status = status_of(r, decision.reason);
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: refused with %d %s", status,
                   reason_code(decision, rules).c_str());
-    bool ok = add_header(r, "Cache-Control", "no-store") && send_rate_limit_fields(r, record);
+    bool ok = push_header(r, "Cache-Control", "no-store") && push_header(r, "Vary", "Accept") &&
+              send_rate_limit_fields(r, record);
     if (const auto wait = retry_after(decision, ngx_time()); ok && wait > 0) {
         ok = add_header(r, "Retry-After", std::to_string(wait));
     }
@@ -67,7 +112,7 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     const Gate& gate = Worker::current()->gate();
     const std::string body =
         problem_body(decision, rules, gate.rules(record.rules().index), gate.catalog(), status, ways_out(r));
-    ngx_http_finalize_request(r, send_answer(r, status, "application/problem+json", body));
+    ngx_http_finalize_request(r, send_refusal(r, status, body));
     return NGX_DONE;
 }
 

@@ -11,6 +11,9 @@ namespace billing {
 // returns.
 ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record);
 
+// Under `billing observe`: says in the log what would have been answered.
+void observe_refusal(ngx_http_request_t* r, const RequestRecord& record);
+
 // Adds the fields to the coming answer. False: out of memory.
 bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexcept;
 

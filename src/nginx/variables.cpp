@@ -26,7 +26,7 @@ std::string when_metered(const RequestRecord& record, std::uint64_t value) {
 std::string decision_text(const RequestRecord& record) {
     const Decision& decision = record.decision;
     if (!decision.allows()) {
-        return "deny";
+        return record.observed ? "would_deny" : "deny";
     }
     return decision.fallback ? "allow_fallback" : decision.grace ? "allow_grace" : "allow";
 }

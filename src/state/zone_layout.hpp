@@ -226,7 +226,8 @@ enum class Counter : std::uint8_t {
     forfeited, // tokens lost: wiped records, a full batch
     decisions_allowed,
     decisions_refused,
-    count_, // keep last; at most k_counters
+    decisions_observed, // refused, but only in the log
+    count_,             // keep last; at most k_counters
 };
 inline constexpr std::size_t k_counters = 64;
 inline constexpr std::size_t k_counter_stripes = 16; // by process, so that workers do not share a line
