@@ -13,7 +13,7 @@ namespace billing {
 namespace {
 
 constexpr std::size_t k_max_kid_bytes = 256;
-constexpr double k_greatest_time = 9007199254740992.0; // beyond it a double is no whole number of seconds
+constexpr double k_greatest_time = 9007199254740992.0; // from here on a double is no whole number of seconds
 
 // Keys by address or in the token itself, and extensions that change what is signed: there is no use for them here.
 constexpr std::array<const char*, 5> k_refused_members = {"crit", "b64", "jku", "x5u", "jwk"};
@@ -68,7 +68,7 @@ std::optional<std::int64_t> time_claim(const json_t* claims, const char* name) n
         return std::nullopt;
     }
     const double seconds = json_number_value(value);
-    if (!(seconds >= 0 && seconds <= k_greatest_time)) {
+    if (!(seconds >= 0 && seconds < k_greatest_time)) {
         return std::nullopt;
     }
     return static_cast<std::int64_t>(seconds);

@@ -57,15 +57,17 @@ void inherit_identity(LocConf& conf, const LocConf& parent) {
     conf.account.key = conf.identity.key.value_or(nullptr);
 }
 
+// Only what cannot be meant: a server may name the claim and leave it to its locations whose tokens they believe.
 char* check_identity(ngx_conf_t* cf, const ConfPlace& place, const LocConf& conf) {
-    if (conf.account.names_claim && conf.account.token == nullptr) {
-        return complain(cf, place,
-                        "\"billing_account\" names a token's claim, and no token is believed here; write \"billing_jwt "
-                        "alg=HS256 secret=file:PATH;\" or \"billing_jwt alg=RS256 jwks=https://...;\" beside it");
+    if (conf.account.names_claim && main_conf(cf).token_sources.empty()) {
+        return complain(
+            cf, place,
+            "\"billing_account\" names a token's claim, and no token is believed anywhere; write \"billing_jwt "
+            "alg=HS256 secret=file:PATH;\" or \"billing_jwt alg=RS256 jwks=https://...;\" beside it");
     }
-    if (conf.account.names_key && conf.account.key == nullptr) {
+    if (conf.account.names_key && main_conf(cf).key_sources.empty()) {
         return complain(cf, place,
-                        "\"billing_account\" names an API key's account, and no key is looked at here; write "
+                        "\"billing_account\" names an API key's account, and no key is looked at anywhere; write "
                         "\"billing_api_key $http_x_api_key;\" beside it");
     }
     return NGX_CONF_OK;

@@ -75,8 +75,8 @@ char* read_word(ngx_conf_t* cf, std::string_view text, JwtWords& words, TokenSou
     if (name == "leeway") {
         return read_leeway(cf, value, source.config.policy);
     }
-    if (value.empty()) {
-        return fail(cf, "\"" + std::string{text} + "\" says nothing; " + k_help);
+    if (value.empty()) { // what stands here may be a part of a secret
+        return fail(cf, std::string{"a parameter has no value, or a value has blanks and no quotes; "} + k_help);
     }
     if (name == "secret") {
         auto secret = read_setting(cf, value);
@@ -99,9 +99,7 @@ char* read_word(ngx_conf_t* cf, std::string_view text, JwtWords& words, TokenSou
         source.token = compile_variable(cf, value);
         return source.token != nullptr ? NGX_CONF_OK : static_cast<char*>(NGX_CONF_ERROR);
     } else {
-        return fail(cf, "unknown parameter \"" + std::string{name} +
-                            "\"; known: alg, secret, jwks, ca, issuer, audience, "
-                            "leeway, token");
+        return fail(cf, "unknown parameter; known: alg, secret, jwks, ca, issuer, audience, leeway, token");
     }
     return NGX_CONF_OK;
 }
