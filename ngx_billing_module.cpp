@@ -6,6 +6,9 @@
 #include "nginx/directives.hpp"
 #include "nginx/endpoint_directives.hpp"
 #include "nginx/gate_handler.hpp"
+#include "nginx/identity_directives.hpp"
+#include "nginx/identity_variables.hpp"
+#include "nginx/key_handler.hpp"
 #include "nginx/variables.hpp"
 #include "nginx/worker.hpp"
 
@@ -44,19 +47,29 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs), // on | off: the work for all hosts
 
     // http, server, location
-    level_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode),                      // on | off | observe
-    level_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),           // VALUE: who pays
-    level_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown),   // create | free | deny
+    level_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode), // on | off | observe
+
+    // who pays
+    level_directive(ngx_string("billing_account"), NGX_CONF_TAKE1, set_account),         // VALUE
+    level_directive(ngx_string("billing_unknown_account"), NGX_CONF_TAKE1, set_unknown), // create | free | deny
+    level_directive(ngx_string("billing_jwt"), NGX_CONF_1MORE, set_jwt),         // alg=A secret=S | jwks=K ... | off
+    level_directive(ngx_string("billing_api_key"), NGX_CONF_TAKE1, set_api_key), // VALUE: where the key is | off
+
+    // for what
     level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),                 // NAME... | >=NAME
     level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),           // NAME... [match=all|any]
     level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),              // NAME [cost=N|$variable]
-    level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error),        // [stale=TIME] 503 | allow
-    level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),               // REASON=STATUS...
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
-    level_directive(ngx_string("billing_public_url"), NGX_CONF_TAKE1, set_public_url),     // URL of the pages
-    level_directive(ngx_string("billing_success_url"), NGX_CONF_TAKE1, set_success_url),   // URL | PATH after paying
-    level_directive(ngx_string("billing_cancel_url"), NGX_CONF_TAKE1, set_cancel_url), // URL | PATH after not paying
+
+    // and if not
+    level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error), // [stale=TIME] 503 | allow
+    level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),        // REASON=STATUS...
+
+    // the pages around a checkout
+    level_directive(ngx_string("billing_public_url"), NGX_CONF_TAKE1, set_public_url),   // URL of the pages
+    level_directive(ngx_string("billing_success_url"), NGX_CONF_TAKE1, set_success_url), // URL | PATH after paying
+    level_directive(ngx_string("billing_cancel_url"), NGX_CONF_TAKE1, set_cancel_url),   // URL | PATH after not paying
     level_directive(ngx_string("billing_webhook_secret"), NGX_CONF_1MORE, set_webhook_secret), // SETTING...
 
     // location: what answers itself
@@ -76,18 +89,23 @@ ngx_int_t push_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_p
     return NGX_OK;
 }
 
+// Of a phase's handlers nginx runs the last one first.
 ngx_int_t install_handlers(ngx_conf_t* cf) {
-    if (!main_conf(cf).gated) {
-        return NGX_OK;
-    }
-    if (push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, gate_handler) != NGX_OK) {
+    const MainConf& main = main_conf(cf);
+    if (main.gated && (push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, gate_handler) != NGX_OK ||
+                       push_handler(cf, NGX_HTTP_LOG_PHASE, settle_handler) != NGX_OK)) {
         return NGX_ERROR;
     }
-    return push_handler(cf, NGX_HTTP_LOG_PHASE, settle_handler);
+    const bool looks_up_keys = !main.key_sources.empty() && (main.gated || main.endpoints);
+    return looks_up_keys ? push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, key_handler) : NGX_OK;
+}
+
+ngx_int_t add_all_variables(ngx_conf_t* cf) {
+    return add_variables(cf) == NGX_OK ? add_identity_variables(cf) : NGX_ERROR;
 }
 
 ngx_http_module_t hooks = {
-    .preconfiguration = add_variables,
+    .preconfiguration = add_all_variables,
     .postconfiguration = install_handlers,
     .create_main_conf = create_main_conf,
     .init_main_conf = nullptr,

@@ -43,4 +43,14 @@ int catalog_apply(const CommandOptions& options, const std::string& path);
 int account_show(const CommandOptions& options, const std::string& account);
 int account_set(const CommandOptions& options, const std::string& account, const std::string& changes);
 
+struct NewKey {
+    std::string account;
+    std::string name;    // "" = none
+    std::string expires; // as PostgreSQL reads times; "" = never
+    bool make_account = false;
+};
+int keys_create(const CommandOptions& options, const NewKey& wanted);
+int keys_list(const CommandOptions& options, const std::string& account); // "" = of all
+int keys_revoke(const CommandOptions& options, const std::string& key);   // its name, or the whole key
+
 } // namespace billing

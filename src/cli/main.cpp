@@ -149,6 +149,29 @@ void add_catalog(CLI::App& app, CommandOptions& options, int& code) {
     apply->callback([&] { code = catalog_apply(options, path); });
 }
 
+void add_keys(CLI::App& app, CommandOptions& options, int& code) {
+    auto* keys = app.add_subcommand("keys", "API keys: who holds one asks as its account");
+    keys->require_subcommand(1);
+    static NewKey wanted;
+    static std::string account;
+    static std::string name;
+
+    auto* create = keys->add_subcommand("create", "Make a key for an account; it is printed once");
+    create->add_option("ACCOUNT", wanted.account, "The account that requests with the key are for")->required();
+    create->add_option("--name", wanted.name, "What the key is for");
+    create->add_option("--expires", wanted.expires, "When it ends, as 2030-01-31T00:00:00Z; without: never");
+    create->add_flag("--create-account", wanted.make_account, "Make the account where there is none");
+    create->callback([&] { code = keys_create(options, wanted); });
+
+    auto* list = keys->add_subcommand("list", "Names and states of the keys");
+    list->add_option("ACCOUNT", account, "Of this account only");
+    list->callback([&] { code = keys_list(options, account); });
+
+    auto* revoke = keys->add_subcommand("revoke", "End a key for good; every host refuses it within a second");
+    revoke->add_option("KEY", name, "Its name (bk_...), or the whole key")->required();
+    revoke->callback([&] { code = keys_revoke(options, name); });
+}
+
 void add_migrate(CLI::App& app, CommandOptions& options, int& code) {
     auto* command = app.add_subcommand("migrate", "Create or update the schema \"billing\"");
     static std::string directory;
@@ -173,6 +196,7 @@ int main(int argc, char** argv) {
     add_migrate(app, options, code);
     add_catalog(app, options, code);
     add_account(app, options, code);
+    add_keys(app, options, code);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& problem) {

@@ -29,9 +29,10 @@ struct Response {
     int status = 200;
     const char* type = "application/json";
     std::string body;
-    std::string location;         // of 303
-    std::int64_t retry_after = 0; // seconds; 0: none
-    const char* allow = nullptr;  // of 405
+    std::string location;                  // of 303
+    std::int64_t retry_after = 0;          // seconds; 0: none
+    const char* allow = nullptr;           // of 405
+    std::string_view challenge = "Bearer"; // of 401; static text
 };
 
 Response json_response(int status, const json_t* body);

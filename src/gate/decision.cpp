@@ -14,6 +14,8 @@ struct Face {
 constexpr std::array<Face, k_reasons> k_faces = {{
     {200, "ALLOWED"},
     {401, "ACCOUNT_REQUIRED"},
+    {401, "INVALID_TOKEN"},
+    {401, "INVALID_API_KEY"},
     {400, "INVALID_ACCOUNT"},
     {400, "INVALID_COST"},
     {403, "UNKNOWN_ACCOUNT"},
@@ -34,6 +36,13 @@ constexpr std::array<std::string_view, 5> k_sources = {"none", "shm", "redis", "
 int default_status(Reason reason) noexcept { return k_faces[static_cast<std::size_t>(reason)].status; }
 
 std::string_view code_of(Reason reason) noexcept { return k_faces[static_cast<std::size_t>(reason)].code; }
+
+std::string_view challenge_of(Reason reason) noexcept {
+    if (reason == Reason::invalid_token) {
+        return "Bearer error=\"invalid_token\"";
+    }
+    return reason == Reason::no_account || reason == Reason::invalid_key ? "Bearer" : "";
+}
 
 std::string_view to_text(Source source) noexcept { return k_sources[static_cast<std::size_t>(source)]; }
 

@@ -13,6 +13,8 @@ namespace billing {
 enum class Reason : std::uint8_t {
     allowed,
     no_account,       // 401
+    invalid_token,    // 401, a bearer token that billing_jwt does not believe
+    invalid_key,      // 401, an API key that is unknown, revoked or expired
     invalid_account,  // 400
     invalid_cost,     // 400
     unknown_account,  // 403, where billing_unknown_account says deny, or a metered location meets one it may not create
@@ -25,7 +27,7 @@ enum class Reason : std::uint8_t {
     limit_reached,         // 402
     unavailable,           // 503: neither cache nor database can tell
 };
-inline constexpr std::size_t k_reasons = 13;
+inline constexpr std::size_t k_reasons = 15;
 
 // Where the facts came from.
 enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
@@ -61,6 +63,9 @@ int default_status(Reason reason) noexcept;
 // As in $billing_reason and the problem's `code`, e.g. PLAN_REQUIRED; for a limit LIMIT, which the body completes by
 // its name.
 std::string_view code_of(Reason reason) noexcept;
+
+// What WWW-Authenticate says of it; "" where it says nothing.
+std::string_view challenge_of(Reason reason) noexcept;
 
 std::string_view to_text(Source source) noexcept;
 

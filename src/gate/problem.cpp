@@ -19,6 +19,8 @@ struct Words {
 constexpr std::array<Words, k_reasons> k_words = {{
     {"Allowed", ""},
     {"Account required", "The request names no account"},
+    {"Invalid token", "The bearer token is not valid here, or no longer"},
+    {"Invalid API key", "The API key is unknown, revoked or expired"},
     {"Invalid account", "An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -"},
     {"Invalid cost", "The cost of the request is not a whole number within bounds"},
     {"Unknown account", "This account is not known here"},
@@ -168,6 +170,10 @@ char* append(char* at, std::string_view text) noexcept {
 char* append(char* at, std::uint64_t number) noexcept { return std::to_chars(at, at + 20, number).ptr; }
 
 } // namespace
+
+std::string_view title_of(Reason reason) noexcept { return k_words[static_cast<std::size_t>(reason)].title; }
+
+std::string_view detail_of(Reason reason) noexcept { return k_words[static_cast<std::size_t>(reason)].detail; }
 
 std::string reason_code(const Decision& decision, const Rules& rules) {
     std::string code{code_of(decision.reason)};

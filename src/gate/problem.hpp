@@ -20,6 +20,10 @@ struct WaysOut {
     std::string portal;  // where an open payment is settled
 };
 
+// What a refusal says to people.
+std::string_view title_of(Reason reason) noexcept;
+std::string_view detail_of(Reason reason) noexcept; // "" where it depends
+
 // `status` is what the client gets, which billing_codes may have changed. The catalog, and the rules bound to it, name
 // the plan that would do; they may be missing when nothing could be read. Texts are UTF-8.
 std::string problem_body(const Decision& decision, const Rules& rules, const BoundRules* bound, const Catalog* catalog,

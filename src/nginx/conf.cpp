@@ -49,6 +49,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
         conf.quotas = parent.quotas;
     }
     inherit_endpoint(conf.endpoint, parent.endpoint);
+    inherit_identity(conf, parent);
 }
 
 std::string names(const std::vector<CatalogFile::PlanName>& plans) {
@@ -127,6 +128,9 @@ char* check_gate(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
         return complain(cf, place,
                         "\"billing on\" needs to know who pays; write \"billing_account $variable;\" beside it");
     }
+    if (char* problem = check_identity(cf, place, conf); problem != NGX_CONF_OK) {
+        return problem;
+    }
     return check_names(cf, conf, main);
 }
 
@@ -140,6 +144,9 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
     }
     conf.gated = false;
     if (char* problem = check_foundation(cf, place, "this location", main); problem != NGX_CONF_OK) {
+        return problem;
+    }
+    if (char* problem = check_identity(cf, place, conf); problem != NGX_CONF_OK) {
         return problem;
     }
     return finish_endpoint(cf, conf, main);

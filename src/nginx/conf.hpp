@@ -11,6 +11,7 @@
 #include "gate/rules.hpp"
 #include "nginx/conf_place.hpp"
 #include "nginx/endpoint_conf.hpp"
+#include "nginx/identity_conf.hpp"
 
 #include <array>
 #include <memory>
@@ -25,7 +26,12 @@ namespace billing {
 struct AccountSource {
     ngx_http_complex_value_t* text = nullptr;
     ngx_int_t variable = NGX_ERROR;
-    std::string header; // of a variable $http_...: the field's name in lower case
+    std::string header;       // of a variable $http_...: the field's name in lower case
+    bool names_claim = false; // $billing_jwt_claim_... is in it
+    bool names_key = false;   // $billing_api_key_account is in it
+    // After merge: what is believed at this level; null where nothing is.
+    const TokenSource* token = nullptr;
+    const ApiKeySource* key = nullptr;
 
     bool operator==(const AccountSource&) const = default;
     bool given() const noexcept { return text != nullptr || variable != NGX_ERROR; }
@@ -74,6 +80,8 @@ struct MainConf {
     std::vector<std::unique_ptr<LocationRules>> rules;
     std::optional<StripeConfig> stripe;
     std::optional<PaymentPolicy> payment_policy;
+    std::vector<std::unique_ptr<TokenSource>> token_sources;
+    std::vector<std::unique_ptr<ApiKeySource>> key_sources;
     std::optional<bool> jobs;  // off: other hosts publish changes and process events
     std::string checkout_path; // of the first location that has one; "" if it has no fixed address
     std::string portal_path;
@@ -100,6 +108,7 @@ struct LocConf {
     std::vector<PlacedQuota> quotas;
     std::optional<ConfPlace> on_place;
     EndpointConf endpoint;
+    IdentityConf identity;
     const LocationRules* rules = nullptr; // after merge, where billing is on
 
     // After merge: what the request path reads.

@@ -173,6 +173,8 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         if (!loc.account.given()) {
             return static_cast<char*>(NGX_CONF_ERROR);
         }
+        loc.account.names_claim = text.find("billing_jwt_claim_") != std::string_view::npos;
+        loc.account.names_key = text.find("billing_api_key_account") != std::string_view::npos;
         loc.account_from_client = from_client(text);
         if (loc.account_from_client) {
             ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
@@ -317,8 +319,10 @@ struct CodeName {
     std::string_view name;
     Reason reason;
 };
-constexpr std::array<CodeName, 11> k_code_names = {{
+constexpr std::array<CodeName, 13> k_code_names = {{
     {"no_account", Reason::no_account},
+    {"invalid_token", Reason::invalid_token},
+    {"invalid_key", Reason::invalid_key},
     {"invalid_account", Reason::invalid_account},
     {"unknown_account", Reason::unknown_account},
     {"write_disabled", Reason::write_disabled},

@@ -3,8 +3,10 @@
 #include "endpoints/checkout.hpp"
 #include "endpoints/portal.hpp"
 #include "endpoints/webhook.hpp"
+#include "gate/problem.hpp"
 #include "nginx/answer.hpp"
 #include "nginx/conf.hpp"
+#include "nginx/identity_record.hpp"
 #include "nginx/request_body.hpp"
 #include "nginx/request_header.hpp"
 #include "nginx/worker.hpp"
@@ -51,7 +53,7 @@ bool add_fields(ngx_http_request_t* r, const Response& response) {
     return add_header(r, "Cache-Control", "no-store") &&
            (response.retry_after == 0 || add_header(r, "Retry-After", std::to_string(response.retry_after))) &&
            (response.allow == nullptr || add_header(r, "Allow", response.allow)) &&
-           (response.status != NGX_HTTP_UNAUTHORIZED || add_header(r, "WWW-Authenticate", "Bearer"));
+           (response.status != NGX_HTTP_UNAUTHORIZED || add_header(r, "WWW-Authenticate", response.challenge));
 }
 
 // What ngx_http_finalize_request() is to be called with.
@@ -121,6 +123,15 @@ Request read_fields(ngx_http_request_t* r) {
     return request;
 }
 
+Response refuse_credential(Reason reason) {
+    if (reason == Reason::unavailable) {
+        return try_later(code_of(reason), "The account cannot be told at the moment");
+    }
+    Response response = problem(default_status(reason), code_of(reason), title_of(reason), detail_of(reason));
+    response.challenge = challenge_of(reason);
+    return response;
+}
+
 // Who asks. A refusal where the id cannot be one.
 std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf, Request& request) {
     std::string_view account;
@@ -129,6 +140,9 @@ std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf,
     }
     if (!conf.account.read(r, account)) {
         return try_later("BILLING_UNAVAILABLE", "The account cannot be told at the moment");
+    }
+    if (const Reason refusal = identity_refusal(r, conf.account); refusal != Reason::allowed) {
+        return refuse_credential(refusal);
     }
     if (!account.empty() && !valid_account_id(account)) {
         return problem(400, "INVALID_ACCOUNT", "Invalid account", "An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -");

@@ -1,5 +1,6 @@
 #include "nginx/gate_handler.hpp"
 
+#include "nginx/identity_record.hpp"
 #include "nginx/refusal.hpp"
 #include "nginx/waiting.hpp"
 #include "nginx/worker.hpp"
@@ -74,6 +75,9 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) n
 Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& record, Ask& ask) noexcept {
     if (!conf.account.read(r, ask.account)) {
         return Reason::unavailable;
+    }
+    if (const Reason refusal = identity_refusal(r, conf.account); refusal != Reason::allowed) {
+        return refusal;
     }
     if (ask.account.empty()) {
         return Reason::no_account;

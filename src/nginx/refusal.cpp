@@ -100,8 +100,8 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     if (const auto wait = retry_after(decision, ngx_time()); ok && wait > 0) {
         ok = add_header(r, "Retry-After", std::to_string(wait));
     }
-    if (ok && decision.reason == Reason::no_account) {
-        ok = add_header(r, "WWW-Authenticate", "Bearer");
+    if (const auto challenge = challenge_of(decision.reason); ok && !challenge.empty()) {
+        ok = add_header(r, "WWW-Authenticate", challenge);
     }
     if (!ok) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -80,6 +80,7 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
                 conf.redis ? &cache_.emplace(reactor_, redis_.emplace(reactor_, redis_config(conf))) : nullptr, table_),
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
+      identity_(scope_, postgres_, table_, worker_tokens(conf)),
       stripe_(reactor_, conf.stripe.value_or(StripeConfig{})), checkouts_(reactor_, postgres_),
       inbox_(reactor_, postgres_), services_{reactor_, stripe_,       accounts_,          checkouts_,
                                              inbox_,   is_live(conf), Complaint{reactor_}},
@@ -89,6 +90,7 @@ Worker::~Worker() {
     requests_.cancel();
     jobs_.stop();
     scope_.cancel();
+    identity_.stop();
     stripe_.stop();
     if (redis_) {
         redis_->stop();
@@ -101,6 +103,7 @@ void Worker::start() {
     if (redis_) {
         redis_->start();
     }
+    identity_.start();
     jobs_.start();
 }
 

@@ -10,6 +10,7 @@
 #include "drivers/stripe_api.hpp"
 #include "endpoints/services.hpp"
 #include "gate/gate.hpp"
+#include "identity/identity.hpp"
 #include "jobs/host_jobs.hpp"
 #include "nginx/conf.hpp"
 #include "nginx/nginx_reactor.hpp"
@@ -44,6 +45,7 @@ public:
     // What must not stay half done when its client leaves runs in this one.
     Scope& scope() noexcept { return scope_; }
     Services& services() noexcept { return services_; }
+    Identity& identity() noexcept { return identity_; }
 
 private:
     friend ngx_int_t init_process(ngx_cycle_t* cycle);
@@ -63,6 +65,7 @@ private:
     CatalogHolder catalogs_;
     QuotaFunding funding_;
     Gate gate_;
+    Identity identity_;
     StripeApi stripe_;
     CheckoutStore checkouts_;
     EventInbox inbox_;

@@ -4,6 +4,7 @@ use v5.36;
 use Billing::Nginx ();
 use Billing::Process qw(new_directory root slurp);
 use Billing::Test;
+use Billing::Token;
 use JSON::PP ();
 
 my $directory = new_directory();
@@ -20,6 +21,11 @@ http {
     }
 }
 END
+
+Billing::Nginx::write_file("$directory/keys.json", Billing::Token::jwks(Billing::Token->new('ES256')));
+Billing::Nginx::write_file("$directory/weak.json", Billing::Token::jwks(Billing::Token->new('RS256', bits => 1024)));
+Billing::Nginx::write_file("$directory/public.pem", Billing::Token->new('ES256')->public_pem);
+Billing::Nginx::write_file("$directory/none.json", "{}\n");
 
 my $zone = 'billing_zone main 4m;';
 my $postgres = q{billing_postgres "host=127.0.0.1 port=1 dbname=nowhere user=u password=canary-7f3a";};
@@ -80,6 +86,37 @@ my @mistakes = (
     ['checkout that leads nowhere', "$whole billing_stripe key=sk_test_canary-7f3a;", 'billing_account $remote_user; location /c { billing_checkout; }', qr{"billing_checkout" needs to know where your pages are; write "billing_public_url https://app\.example\.com;" in .*:\d+}],
     ['checkout without database', "$zone billing_catalog $catalog;", 'location /c { billing_checkout; }', qr/this location needs the database; write .* in .*:\d+/],
     ['rules on a webhook', $whole, "$gate location /w { billing_webhook; billing_quota requests; }", qr/no rule of the gate applies to this location; remove billing_plan, billing_feature and billing_quota from it in .*:\d+/],
+    ['jwt: nothing', '', 'billing_jwt secret=canary-7f3a-canary-7f3a-canary-7f3a;', qr/the configuration says how tokens are signed, never the token; write alg=HS256 secret=file:PATH, or alg=RS256 jwks=PATH, .* in .*:\d+/],
+    ['jwt: alg none', '', 'billing_jwt alg=none;', qr/invalid alg "none"; write HS256, RS256 or ES256, as your tokens are signed in .*:\d+/],
+    ['jwt: alg in another case', '', "billing_jwt alg=rs256 jwks=$directory/keys.json;", qr/invalid alg "rs256"; write HS256, RS256 or ES256/],
+    ['jwt: no secret', '', 'billing_jwt alg=HS256;', qr/alg=HS256 is verified with a secret; write secret=file:PATH and no jwks= in .*:\d+/],
+    ['jwt: keys for a secret', '', "billing_jwt alg=HS256 secret=canary-7f3a-canary-7f3a-canary-7f3a jwks=$directory/keys.json;", qr/alg=HS256 is verified with a secret; write secret=file:PATH and no jwks=/],
+    ['jwt: a short secret', '', 'billing_jwt alg=HS256 secret=canary-7f3a;', qr/secret= is shorter than 32 bytes and could be guessed; make one with: openssl rand -hex 32 in .*:\d+/],
+    ['jwt: a public key as secret', '', "billing_jwt alg=HS256 secret=file:$directory/public.pem;", qr/secret= is a key of another kind; write alg=RS256 or alg=ES256 and jwks= for public keys in .*:\d+/],
+    ['jwt: secret in no file', '', 'billing_jwt alg=HS256 secret=file:/nowhere/secret;', qr{cannot read /nowhere/secret; nginx's master must be able to open it in .*:\d+}],
+    ['jwt: a secret for keys', '', 'billing_jwt alg=RS256 secret=canary-7f3a-canary-7f3a-canary-7f3a;', qr{alg=RS256 is verified with public keys; write jwks=PATH or jwks=https://\.\.\. and no secret= in .*:\d+}],
+    ['jwt: no keys', '', 'billing_jwt alg=ES256;', qr{alg=ES256 is verified with public keys; write jwks=PATH or jwks=https://\.\.\. and no secret=}],
+    ['jwt: keys in no file', '', 'billing_jwt alg=RS256 jwks=/nowhere/keys.json;', qr{/nowhere/keys\.json cannot be read: No such file or directory in .*:\d+}],
+    ['jwt: keys in nonsense', '', "billing_jwt alg=RS256 jwks=$directory/public.pem;", qr/public\.pem is not JSON: line 1, column \d+: .* in .*:\d+/],
+    ['jwt: no keys in the file', '', "billing_jwt alg=RS256 jwks=$directory/none.json;", qr/none\.json is no JWKS: it has no "keys" with at most 64 keys in .*:\d+/],
+    ['jwt: keys for another algorithm', '', "billing_jwt alg=RS256 jwks=$directory/keys.json;", qr/keys\.json has no key for RS256; keys\[0\] is for something else in .*:\d+/],
+    ['jwt: a weak key', '', "billing_jwt alg=RS256 jwks=$directory/weak.json;", qr/weak\.json has no key for RS256; keys\[0\] needs n and e of an RSA key with 2048 to 8192 bits in .*:\d+/],
+    ['jwt: keys in the clear', '', 'billing_jwt alg=RS256 jwks=http://issuer.example/keys;', qr/keys are fetched over https only, from an address without a user; correct jwks= in .*:\d+/],
+    ['jwt: keys nearly here', '', 'billing_jwt alg=RS256 jwks=http://127.0.0.1.evil.example/keys;', qr/keys are fetched over https only/],
+    ['jwt: keys of a user', '', 'billing_jwt alg=RS256 jwks=https://user:canary-7f3a@issuer.example/keys;', qr/from an address without a user/],
+    ['jwt: keys by another way', '', 'billing_jwt alg=RS256 jwks=ftp://issuer.example/keys;', qr/keys are fetched over https only/],
+    ['jwt: a CA for nothing', '', "billing_jwt alg=RS256 jwks=$directory/keys.json ca=$directory/public.pem;", qr{ca= says whom to believe at an https address; remove it, or write jwks=https://\.\.\. in .*:\d+}],
+    ['jwt: a CA in no file', '', 'billing_jwt alg=RS256 jwks=https://issuer.example/keys ca=/nowhere/ca.pem;', qr{/nowhere/ca\.pem cannot be read: No such file}],
+    ['jwt: leeway', '', 'billing_jwt alg=ES256 jwks=x leeway=soon;', qr/invalid leeway "soon"; write a time up to 1h, as leeway=60s in .*:\d+/],
+    ['jwt: a long leeway', '', 'billing_jwt alg=ES256 jwks=x leeway=1d;', qr/invalid leeway "1d"; write a time up to 1h/],
+    ['jwt: a token for everybody', '', 'billing_jwt alg=ES256 jwks=x token=session;', qr/token= names where the token is; write a variable, as token=\$cookie_session in .*:\d+/],
+    ['jwt: a secret without quotes', '', 'billing_jwt alg=HS256 secret=my canary-7f3a;', qr/a parameter has no value, or a value has blanks and no quotes; write alg=HS256 secret=file:PATH, .* in .*:\d+/],
+    ['jwt: parameter', '', 'billing_jwt alg=HS256 key=canary-7f3a;', qr/unknown parameter; known: alg, secret, jwks, ca, issuer, audience, leeway, token in .*:\d+/],
+    ['jwt: twice', '', "billing_jwt off; billing_jwt alg=ES256 jwks=$directory/keys.json;", qr/"billing_jwt" directive is duplicate in .*:\d+/],
+    ['a claim of no token', $whole, 'billing on; billing_account $billing_jwt_claim_sub;', qr/"billing_account" names a token's claim, and no token is believed anywhere; write "billing_jwt alg=HS256 secret=file:PATH;" or .* in .*:\d+/],
+    ['api key: constant', '', 'billing_api_key canary-7f3a;', qr/"billing_api_key": names where a request's key is; write a variable, as \$http_x_api_key in .*:\d+/],
+    ['api key: twice', '', 'billing_api_key $http_x_api_key; billing_api_key off;', qr/"billing_api_key" directive is duplicate in .*:\d+/],
+    ['an account of no key', $whole, 'billing on; billing_account $billing_api_key_account;', qr/"billing_account" names an API key's account, and no key is looked at anywhere; write "billing_api_key \$http_x_api_key;" beside it in .*:\d+/],
     ['rule: unknown plan', $whole, "$gate billing_plan gold;", qr/no plan "gold" in the catalog \(.*catalog\.json has: free, starter, pro, agency\) in .*:\d+/],
     ['rule: unknown feature', $whole, "$gate billing_feature magic;", qr/no feature "magic" in the catalog \(.*advanced_projections/],
     ['rule: unknown quota', $whole, "$gate billing_quota magic;", qr/no quota "magic" in the catalog \(.* has: requests\) in .*:\d+/],
@@ -152,6 +189,18 @@ subtest 'what is right passes' => sub {
     ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => 'billing on; billing_account $http_x_account;');
     is $code, 0, 'an account from a header passes' or diag $output;
     like $output, qr/\[warn\].*"billing_account \$http_x_account" trusts what the client sends/, 'G1: with a warning';
+
+    for my $identity ("billing_account \$billing_jwt_claim_sub; billing_jwt alg=ES256 jwks=$directory/keys.json issuer=i audience=a leeway=0;",
+        'billing_account $billing_jwt_claim_org; billing_jwt alg=RS256 jwks=https://issuer.example/keys token=$cookie_session;',
+        'billing_account $billing_jwt_claim_sub; billing_jwt alg=RS256 jwks=http://127.0.0.1:9999/keys;',
+        'billing_account $billing_jwt_claim_sub; billing_jwt alg=HS256 secret=env:BILLING_TEST_SECRET; location /open/ { billing_jwt off; }',
+        'billing_account $billing_jwt_claim_sub; location / { billing_jwt alg=HS256 secret=env:BILLING_TEST_SECRET; }',
+        'billing_account $billing_api_key_account; billing_api_key $http_x_api_key; location /open/ { billing_api_key off; }') {
+        local $ENV{BILLING_TEST_SECRET} = 'canary-7f3a-canary-7f3a-canary-7f3a';
+        ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "billing on; $identity");
+        is $code, 0, "G2: $identity" or diag $output;
+        unlike $output, qr/warn|canary-7f3a/, 'without a warning';
+    }
 
     my $sample = slurp(root() . '/conf/nginx.conf');
     my $module = Billing::Nginx::module_file();

@@ -11,11 +11,12 @@ my %may = (
     async => [qw(domain)],
     drivers => [qw(async domain stripe)],
     state => [qw(drivers async domain stripe)],
+    identity => [qw(state drivers async domain)],
     gate => [qw(state drivers async domain stripe)],
     endpoints => [qw(state drivers async domain stripe)],
     jobs => [qw(state drivers async domain stripe)],
-    cli => [qw(jobs endpoints gate state drivers async domain stripe)],
-    nginx => [qw(jobs endpoints gate state drivers async domain stripe)],
+    cli => [qw(jobs endpoints gate identity state drivers async domain stripe)],
+    nginx => [qw(jobs endpoints gate identity state drivers async domain stripe)],
 );
 $may{module} = [nginx => $may{nginx}->@*];    # ngx_billing_module.cpp
 $may{unit} = [grep { $_ ne 'nginx' && $_ ne 'module' } keys %may];
