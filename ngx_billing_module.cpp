@@ -1,5 +1,6 @@
 // ngx_http_billing_module: the front door. What can be configured, which phases we stand in, when processes begin and
-// end; the rooms behind each line are in src/.
+// end; the rooms behind each line are in src/. A gated request goes to gate_handler and settle_handler; a location of
+// ours to endpoint_handler and from there to src/endpoints/; what works without a request begins in init_process.
 #include "nginx/ngx.hpp"
 
 #include "nginx/conf.hpp"

@@ -86,7 +86,7 @@ CREATE TABLE billing.checkout_sessions (
     intent_key     text COLLATE "C",
     price_id       text COLLATE "C",
     mode           text NOT NULL CHECK (mode IN ('subscription', 'payment')),
-    status         text NOT NULL CHECK (status IN ('open', 'complete', 'expired')),
+    status         text NOT NULL CHECK (status IN ('open', 'paid', 'complete', 'expired')), -- paid: its event is on the way
     url            text,
     payment_intent text COLLATE "C", -- finds the pack of a refund
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -35,7 +35,8 @@ END $$;
 -- 'linked', or 'already' with the customer in force (which may be this one). BI002: it belongs to another account.
 -- No row: unknown account. Events that waited for the customer are processed from here on.
 CREATE FUNCTION billing.customer_link(p_account text, p_customer text) RETURNS TABLE (outcome text, customer text)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
+    SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
     a accounts;
@@ -55,7 +56,8 @@ $$ SELECT a.stripe_customer_id FROM accounts a WHERE a.external_id = p_account A
 -- For a customer that Stripe does not know (any more): the next checkout makes a new one. 'unlinked'; 'other' where that
 -- customer is not the one in force; 'live' where a subscription says that it must exist (so rather the key is wrong).
 CREATE FUNCTION billing.customer_unlink(p_account text, p_customer text) RETURNS text
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
+    SET lock_timeout = '1s' AS $$
 DECLARE
     a accounts;
 BEGIN
@@ -200,6 +202,7 @@ END $$;
 -- All that an endpoint needs before it calls Stripe; changes nothing that decides. One row, outcome:
 --   'unknown_account' | 'unknown_price'
 --   'subscribed'  a subscription that is not over stands in the way; plan and status are the account's
+--   'paid'        a checkout has been paid and its event is on the way, for as long as Stripe sends events again
 --   'reuse'       session and url: the open one for the same price
 --   'replace'     session: an open one for another price. Expire it at Stripe, call checkout_closed, then go on as 'create'
 --   'create'      make the session under the idempotency key intent, the same for all who ask at the same time, and call
@@ -210,7 +213,8 @@ CREATE FUNCTION billing.checkout_begin(p_account text, p_price text, p_now times
     RETURNS TABLE (outcome text, account_id bigint, customer text, email text, name text, mode text, plan text, credit text,
                    quantity bigint, session text, url text, intent text, started bigint, customer_intent text,
                    current_plan text, current_status text)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
+    SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
     -- Stripe keeps idempotency keys for a day; a session made longer ago may be over.
@@ -249,6 +253,12 @@ BEGIN
         END IF;
         UPDATE checkout_sessions x SET status = 'expired'
             WHERE x.account_id = a.id AND x.status = 'open' AND x.mode = 'subscription' AND x.expires_at <= p_now;
+        IF EXISTS (SELECT FROM checkout_sessions x WHERE x.account_id = a.id AND x.status = 'paid'
+                   AND x.mode = 'subscription' AND x.created_at > p_now - interval '3 days') THEN
+            outcome := 'paid';
+            RETURN NEXT;
+            RETURN;
+        END IF;
         SELECT x.* INTO c FROM checkout_sessions x
             WHERE x.account_id = a.id AND x.status = 'open' AND x.mode = 'subscription';
         session := c.session_id;
@@ -272,10 +282,11 @@ BEGIN
 END $$;
 
 -- The session that Stripe made for an intent. 'open' (whoever stores it first; the others of the same intent get the same);
--- 'complete' or 'expired' where its event was faster; 'superseded': another checkout of the account has begun since or is
+-- 'paid', 'complete' or 'expired' where that is over already; 'superseded': another checkout of the account has begun since or is
 -- open. Then expire this one at Stripe and do not show it: nobody may hold two that can be paid.
 CREATE FUNCTION billing.checkout_opened(p_account text, p_intent text, p_session text, p_url text, p_expires bigint)
-    RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
+    RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
+    SET lock_timeout = '1s' AS $$
 DECLARE
     v_id     bigint;
     v_status text;
@@ -306,12 +317,13 @@ CREATE FUNCTION billing.checkout_failed(p_intent text) RETURNS void
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS
 $$ DELETE FROM checkout_intents i WHERE i.intent_key = p_intent $$;
 
--- p_status: 'complete' or 'expired'. False: it was not open.
+-- What Stripe says of a session, without an event: 'paid' or 'expired'. False: it was not open.
 CREATE FUNCTION billing.checkout_closed(p_session text, p_status text) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
+    SET lock_timeout = '1s' AS $$
 BEGIN
-    IF p_status IS NULL OR p_status NOT IN ('complete', 'expired') THEN
-        RAISE EXCEPTION 'a checkout ends complete or expired, not %', p_status USING ERRCODE = '22023';
+    IF p_status IS NULL OR p_status NOT IN ('paid', 'expired') THEN
+        RAISE EXCEPTION 'a checkout ends paid or expired, not %', p_status USING ERRCODE = '22023';
     END IF;
     PERFORM FROM accounts a WHERE a.id = (SELECT c.account_id FROM checkout_sessions c WHERE c.session_id = p_session)
         FOR NO KEY UPDATE;

@@ -347,8 +347,11 @@ BEGIN
         WHEN 'none', 'subscription' THEN NULL;
         WHEN 'checkout_completed' THEN PERFORM effect_checkout(p_account_id, e);
         WHEN 'checkout_expired' THEN
-            UPDATE checkout_sessions c SET status = 'expired'
-                WHERE c.session_id = e ->> 'session' AND c.account_id = p_account_id AND c.status = 'open';
+            -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
+            INSERT INTO checkout_sessions AS c (session_id, account_id, mode, status)
+                VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
+                ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
+                WHERE c.account_id = excluded.account_id AND c.status IN ('open', 'paid');
         WHEN 'invoice_paid' THEN v_news := effect_invoice(p_account_id, e, true, v_at);
         WHEN 'invoice_failed' THEN v_news := effect_invoice(p_account_id, e, false, v_at);
         WHEN 'customer_updated' THEN PERFORM effect_customer(p_account_id, e, v_at);

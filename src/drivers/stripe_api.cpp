@@ -66,7 +66,7 @@ HttpRequest StripeApi::request(const char* method, const std::string& path) cons
     return out;
 }
 
-Task<StripeReply> StripeApi::post(std::string path, Form form, std::string idempotency_key) {
+Task<StripeReply> StripeApi::post(std::string path, Form form, std::string idempotency_key, std::int64_t until_ms) {
     if (!configured())
         co_return refused_reply(Refusal::credentials);
     if (!is_path(path) || !is_idempotency_key(idempotency_key))
@@ -75,11 +75,11 @@ Task<StripeReply> StripeApi::post(std::string path, Form form, std::string idemp
     what.headers.add("Content-Type", "application/x-www-form-urlencoded");
     what.headers.add("Idempotency-Key", idempotency_key);
     what.body = form.text();
-    StripeReply reply = co_await call(std::move(what));
+    StripeReply reply = co_await call(std::move(what), until_ms);
     co_return reply;
 }
 
-Task<StripeReply> StripeApi::get(std::string path, Form query) {
+Task<StripeReply> StripeApi::get(std::string path, Form query, std::int64_t until_ms) {
     if (!configured())
         co_return refused_reply(Refusal::credentials);
     if (!is_path(path))
@@ -87,7 +87,7 @@ Task<StripeReply> StripeApi::get(std::string path, Form query) {
     HttpRequest what = request("GET", path);
     if (!query.empty())
         what.url += "?" + query.text();
-    StripeReply reply = co_await call(std::move(what));
+    StripeReply reply = co_await call(std::move(what), until_ms);
     co_return reply;
 }
 
@@ -101,9 +101,13 @@ std::int64_t StripeApi::pause_before(int retry, const StripeReply& reply) noexce
     return std::max(whole - whole / 2 + static_cast<std::int64_t>(random_ % spread), reply.retry_after_ms);
 }
 
-Task<StripeReply> StripeApi::call(HttpRequest request) {
+Task<StripeReply> StripeApi::call(HttpRequest request, std::int64_t until_ms) {
     ++counters_.calls;
-    const std::int64_t deadline = reactor_.now_ms() + config_.total_ms;
+    const std::int64_t whole = reactor_.now_ms() + config_.total_ms;
+    const std::int64_t deadline = until_ms == 0 ? whole : std::min(whole, until_ms);
+    if (reactor_.now_ms() >= deadline) {
+        co_return finished(no_reply(false), request);
+    }
     StripeReply reply;
     bool uncertain = false; // of any try
     for (int tries = 0;; ++tries) {

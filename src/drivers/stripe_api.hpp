@@ -49,8 +49,9 @@ public:
     // (invalid_request), as is an idempotency key which is not 1 to 255 bytes of printable ASCII. The key names the
     // intent: the same for each try, on whichever host, and kept until the outcome is known. A caller who is destroyed
     // does not take back what is being sent.
-    Task<StripeReply> post(std::string path, Form form, std::string idempotency_key);
-    Task<StripeReply> get(std::string path, Form query);
+    // `until_ms`: on the reactor's clock, for a caller whose several calls have one bound; 0: total_ms from now.
+    Task<StripeReply> post(std::string path, Form form, std::string idempotency_key, std::int64_t until_ms = 0);
+    Task<StripeReply> get(std::string path, Form query, std::int64_t until_ms = 0);
 
     // Cuts what is under way. Idempotent.
     void stop() noexcept { http_.stop(); }
@@ -58,7 +59,7 @@ public:
     const HttpClient& http() const noexcept { return http_; }
 
 private:
-    Task<StripeReply> call(HttpRequest request);
+    Task<StripeReply> call(HttpRequest request, std::int64_t until_ms);
     HttpRequest request(const char* method, const std::string& path) const;
     StripeReply finished(StripeReply reply, const HttpRequest& request) noexcept;
     std::int64_t pause_before(int retry, const StripeReply& reply) noexcept;

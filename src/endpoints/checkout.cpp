@@ -17,7 +17,10 @@ namespace billing {
 namespace {
 
 // Somebody else opens or ends a checkout of this account at the same time; more than this is no coincidence.
-constexpr int k_rounds = 3;
+constexpr int k_rounds = 6;
+
+// All calls to Stripe together.
+constexpr std::int64_t k_patience_ms = 12'000;
 
 // The same intent with another form (another location, another configuration during a reload) is another call: Stripe
 // refuses a key that comes with other parameters.
@@ -60,6 +63,15 @@ Form session_form(const std::string& account, const std::string& price, const Ch
 
 Response unavailable() { return try_later("BILLING_UNAVAILABLE", "The account's state cannot be read at the moment"); }
 
+Response busy() { return try_later("CHECKOUT_BUSY", "Other checkouts of this account are being started; try again"); }
+
+Response paid_already() {
+    return problem(409, "CHECKOUT_COMPLETE", "Checkout complete",
+                   "A checkout of this account has just been paid; wait for its confirmation");
+}
+
+std::string session_path(const std::string& session) { return "/v1/checkout/sessions/" + session; }
+
 Response not_for_sale(PriceAnswer::Outcome outcome) {
     if (outcome == PriceAnswer::Outcome::no_price) {
         return problem(400, "NO_PRICE", "No price", "This plan cannot be bought");
@@ -73,7 +85,7 @@ public:
     Checkout(std::string account, std::string price, bool redirect, Services& services,
              const EndpointSettings& settings)
         : account_(std::move(account)), price_(std::move(price)), redirect_(redirect), services_(services),
-          settings_(settings) {}
+          settings_(settings), until_ms_(services.reactor.now_ms() + k_patience_ms) {}
 
     Task<Response> run() {
         for (int round = 0; round < k_rounds; ++round) {
@@ -87,7 +99,7 @@ public:
                 co_return *response;
             }
         }
-        co_return try_later("CHECKOUT_BUSY", "Another checkout of this account is being started; try again");
+        co_return busy();
     }
 
 private:
@@ -104,10 +116,12 @@ private:
             co_return co_await send_to_portal();
         case CheckoutStart::Outcome::reuse:
             co_return session_answer(start_.url, "checkoutUrl", redirect_);
+        case CheckoutStart::Outcome::paid:
+            co_return paid_already();
         case CheckoutStart::Outcome::replace: {
-            std::optional<Response> problem = co_await expire(start_.session);
-            if (problem) {
-                co_return problem;
+            std::optional<Response> refusal = co_await expire(start_.session);
+            if (refusal) {
+                co_return refusal;
             }
             break;
         }
@@ -115,9 +129,9 @@ private:
             break;
         }
         if (start_.customer.empty()) {
-            std::optional<Response> problem = co_await make_customer();
-            if (problem) {
-                co_return problem;
+            std::optional<Response> refusal = co_await make_customer();
+            if (refusal) {
+                co_return refusal;
             }
         }
         co_return co_await make_session();
@@ -148,7 +162,7 @@ private:
         }
         form.add("metadata", "account", account_);
         const std::string key = idempotency_key(start_.customer_intent, form);
-        StripeReply reply = co_await services_.stripe.post("/v1/customers", std::move(form), key);
+        StripeReply reply = co_await services_.stripe.post("/v1/customers", std::move(form), key, until_ms_);
         if (!reply) {
             co_return co_await give_up(start_.customer_intent, reply);
         }
@@ -166,68 +180,93 @@ private:
     Task<std::optional<Response>> make_session() {
         Form form = session_form(account_, price_, start_, settings_);
         const std::string key = idempotency_key(start_.intent, form);
-        StripeReply reply = co_await services_.stripe.post("/v1/checkout/sessions", std::move(form), key);
-        if (reply.refusal == Refusal::missing_customer) { // deleted at Stripe, and its event is still on the way
-            co_await services_.checkouts.failed(start_.intent);
-            bool unlinked = co_await services_.checkouts.unlink_customer(account_, start_.customer);
-            if (unlinked) {
-                co_return std::nullopt;
-            }
+        StripeReply reply = co_await services_.stripe.post("/v1/checkout/sessions", std::move(form), key, until_ms_);
+        if (reply.refusal == Refusal::missing_customer) {
+            co_return co_await drop_customer(reply);
         }
         if (!reply) {
             co_return co_await give_up(start_.intent, reply);
         }
+        if (reply.replayed) { // as it was when it was made; what is it now?
+            const auto made = read_checkout(reply.json.get());
+            const std::string path = session_path(made ? made.value().id : "");
+            Form nothing;
+            reply = co_await services_.stripe.get(path, nothing, until_ms_);
+            if (!reply) {
+                co_return stripe_problem(reply);
+            }
+        }
         const auto session = read_checkout(reply.json.get());
-        if (!session || !is_page(session.value().url, services_.stripe.plain_http())) {
+        if (!session ||
+            (session.value().status == "open" && !is_page(session.value().url, services_.stripe.plain_http()))) {
             co_return stripe_problem(refused_reply(Refusal::unreadable));
         }
         co_return co_await store(session.value());
     }
 
+    // Deleted at Stripe, and its event is still on the way.
+    Task<std::optional<Response>> drop_customer(const StripeReply& reply) {
+        co_await services_.checkouts.failed(start_.intent);
+        Unlinked unlinked = co_await services_.checkouts.unlink_customer(account_, start_.customer);
+        if (unlinked == Unlinked::gone) {
+            co_return std::nullopt;
+        }
+        co_return unlinked == Unlinked::live ? stripe_problem(reply) : unavailable();
+    }
+
     Task<std::optional<Response>> store(const StripeCheckout& session) {
         SessionStored stored = co_await services_.checkouts.opened(account_, start_.intent, session.id, session.url,
                                                                    session.expires_at.value_or(0));
-        switch (stored) {
-        case SessionStored::open:
-            co_return session_answer(session.url, "checkoutUrl", redirect_);
-        case SessionStored::unavailable: // unseen by the account's other tabs, so nobody may pay it
-            co_await expire(session.id);
+        if (stored == SessionStored::unavailable) { // nobody has seen it; the same intent will bring it again
             co_return unavailable();
-        case SessionStored::superseded:
+        }
+        if (stored == SessionStored::superseded) {
             co_return co_await expire(session.id);
-        case SessionStored::complete:
-        case SessionStored::expired:
-            break;
+        }
+        if (stored == SessionStored::open && session.status == "open") {
+            co_return session_answer(session.url, "checkoutUrl", redirect_);
+        }
+        if (stored == SessionStored::open) {
+            co_return co_await close(session);
         }
         co_return std::nullopt;
     }
 
     // Nobody may hold two sessions that can be paid. Nothing: it is over, and was not paid.
     Task<std::optional<Response>> expire(std::string session) {
-        const std::string path = "/v1/checkout/sessions/" + session;
         Form nothing;
-        StripeReply reply = co_await services_.stripe.post(path + "/expire", nothing, "expire:" + session);
-        std::string status = "expired";
+        // A key of its own for each try: expiring twice does no harm, a failure that Stripe keeps for a key would.
+        StripeReply reply = co_await services_.stripe.post(session_path(session) + "/expire", nothing,
+                                                           one_time_key("expire"), until_ms_);
         if (reply.refusal == Refusal::already) { // over before; how?
-            reply = co_await services_.stripe.get(path, nothing);
-            const auto seen = read_checkout(reply.json.get());
-            status = seen && seen.value().status == "complete" ? "complete" : "expired";
+            reply = co_await services_.stripe.get(session_path(session), nothing, until_ms_);
         }
-        if (!reply && reply.refusal != Refusal::missing_object) {
+        if (reply.refusal == Refusal::missing_object) {
+            co_await services_.checkouts.closed(session, "expired");
+            co_return std::nullopt;
+        }
+        const auto seen = read_checkout(reply.json.get());
+        if (!reply || !seen) {
             co_return stripe_problem(reply);
         }
-        co_await services_.checkouts.closed(session, status);
-        if (status == "complete") {
-            co_return problem(409, "CHECKOUT_COMPLETE", "Checkout complete",
-                              "A checkout of this account has just been paid; wait for its confirmation");
+        co_return co_await close(seen.value());
+    }
+
+    // A session that is no longer open.
+    Task<std::optional<Response>> close(const StripeCheckout& session) {
+        const bool paid = session.status == "complete";
+        std::string status = paid ? "paid" : "expired";
+        co_await services_.checkouts.closed(session.id, std::move(status));
+        if (paid) {
+            co_return paid_already();
         }
         co_return std::nullopt;
     }
 
-    // A definite no would only be repeated under the same key.
+    // What Stripe has definitely refused, or keeps as the answer to this key, would only come again under it.
     Task<std::optional<Response>> give_up(std::string intent, const StripeReply& reply) {
         const Response response = stripe_problem(reply);
-        if (reply.kind == ReplyKind::refused && !reply.uncertain) {
+        if (reply.replayed || (reply.kind == ReplyKind::refused && !reply.uncertain)) {
             co_await services_.checkouts.failed(std::move(intent));
         }
         co_return response;
@@ -238,6 +277,7 @@ private:
     bool redirect_;
     Services& services_;
     const EndpointSettings& settings_;
+    std::int64_t until_ms_;
     CheckoutStart start_;
 };
 
@@ -265,6 +305,10 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     }
     if (price.outcome != PriceAnswer::Outcome::ok) {
         co_return not_for_sale(price.outcome);
+    }
+    Turn turn = co_await services.turns.take(request.account);
+    if (!turn) {
+        co_return busy();
     }
     Checkout way{request.account, price.price, settings.redirect || request.is_form(), services, settings};
     co_return co_await way.run();

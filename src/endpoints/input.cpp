@@ -46,7 +46,8 @@ std::optional<Members> read_form(std::string_view text) {
         const auto equals = std::min(part.find('='), part.size());
         const auto name = unescape(part.substr(0, equals));
         const auto value = unescape(part.substr(std::min(equals + 1, part.size())));
-        if (!name || !value) {
+        const bool utf8 = name && value && Json{json_stringn(value->data(), value->size())} != nullptr;
+        if (!utf8) {
             return std::nullopt;
         }
         const bool twice = std::any_of(members.begin(), members.end(), [&](const auto& m) { return m.first == *name; });

@@ -4,18 +4,9 @@
 #include "endpoints/input.hpp"
 #include "endpoints/stripe_answer.hpp"
 
-#include <random>
-
 namespace billing {
 
 namespace {
-
-// Each click is an intent of its own: the address is good for a few minutes and one visit.
-std::string one_time_key() {
-    std::random_device random;
-    const auto word = [&random] { return (std::uint64_t{random()} << 32) | random(); };
-    return "portal:" + to_hex16(word()) + to_hex16(word());
-}
 
 Response no_customer() {
     return problem(404, "NO_CUSTOMER", "No customer", "This account has bought nothing yet; begin with a checkout");
@@ -33,7 +24,9 @@ Task<Response> open_portal(std::string account, Services& services, const Endpoi
     }
     Form form;
     form.add("customer", customer.id).add("return_url", settings.public_url + "/");
-    StripeReply reply = co_await services.stripe.post("/v1/billing_portal/sessions", std::move(form), one_time_key());
+    // Each click is an intent of its own: the address is good for a few minutes and one visit.
+    StripeReply reply =
+        co_await services.stripe.post("/v1/billing_portal/sessions", std::move(form), one_time_key("portal"));
     if (reply.refusal == Refusal::missing_customer) {
         co_await services.checkouts.unlink_customer(account, customer.id);
         co_return no_customer();

@@ -4,6 +4,7 @@
 
 #include "async/complaint.hpp"
 #include "async/reactor.hpp"
+#include "async/turns.hpp"
 #include "drivers/stripe_api.hpp"
 #include "state/account_store.hpp"
 #include "state/checkout_store.hpp"
@@ -21,6 +22,7 @@ struct Services {
     AccountStore& accounts;
     CheckoutStore& checkouts;
     EventInbox& inbox;
+    Turns& turns;  // one checkout at a time for each account
     bool livemode; // of Stripe's key
     Complaint webhook_trouble;
 };

@@ -1,6 +1,7 @@
 #include "endpoints/stripe_answer.hpp"
 
 #include <algorithm>
+#include <random>
 
 namespace billing {
 
@@ -12,6 +13,12 @@ Response stripe_problem(const StripeReply& reply) {
         response.retry_after = std::max<std::int64_t>((reply.retry_after_ms + 999) / 1000, 5);
     }
     return response;
+}
+
+std::string one_time_key(std::string_view what) {
+    std::random_device random;
+    const auto part = [&random] { return to_hex16((std::uint64_t{random()} << 32) | random()); };
+    return std::string{what} + ":" + part() + part();
 }
 
 Response session_answer(const std::string& url, const char* alias, bool redirect) {

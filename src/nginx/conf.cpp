@@ -181,6 +181,16 @@ const ngx_str_t* only_field(ngx_http_request_t* r, ngx_int_t variable, std::stri
 
 } // namespace
 
+const EndpointPaths& MainConf::paths_of(const void* server) const noexcept {
+    static const EndpointPaths k_none;
+    for (const auto& [owner, known] : paths) {
+        if (owner == server) {
+            return known;
+        }
+    }
+    return k_none;
+}
+
 bool AccountSource::read(ngx_http_request_t* r, std::string_view& account) const noexcept {
     if (variable != NGX_ERROR) {
         if (const ngx_str_t* field = only_field(r, variable, header); field != nullptr) {
@@ -218,6 +228,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         auto& main = main_conf(cf);
         const bool own_rules = sets_rules(conf);
         inherit(conf, from);
+        inherit_handler(cf, conf.endpoint, from.endpoint);
         conf.gated = conf.mode.value_or(GateMode::off) != GateMode::off;
         conf.observes = conf.mode == GateMode::observe;
         conf.read_methods = conf.reads.value_or(k_read_methods);

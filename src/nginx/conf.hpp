@@ -82,11 +82,12 @@ struct MainConf {
     std::optional<PaymentPolicy> payment_policy;
     std::vector<std::unique_ptr<TokenSource>> token_sources;
     std::vector<std::unique_ptr<ApiKeySource>> key_sources;
-    std::optional<bool> jobs;  // off: other hosts publish changes and process events
-    std::string checkout_path; // of the first location that has one; "" if it has no fixed address
-    std::string portal_path;
-    bool gated = false;     // some location has `billing on`
-    bool endpoints = false; // some location is ours
+    std::optional<bool> jobs;                                 // off: other hosts publish changes and process events
+    std::vector<std::pair<const void*, EndpointPaths>> paths; // of each server that has some, by its core configuration
+    bool gated = false;                                       // some location has `billing on`
+    bool endpoints = false;                                   // some location is ours
+
+    const EndpointPaths& paths_of(const void* server) const noexcept;
 };
 
 enum class GateMode : std::uint8_t { off, on, observe };

@@ -1,6 +1,7 @@
 #include "nginx/endpoint_conf.hpp"
 
 #include "nginx/conf.hpp"
+#include "nginx/endpoint_handler.hpp"
 
 namespace billing {
 
@@ -48,13 +49,24 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     settings.success_url =
         whole(conf.success_url.value_or("/?checkout=success&session_id={CHECKOUT_SESSION_ID}"), settings.public_url);
     settings.cancel_url = whole(conf.cancel_url.value_or("/?checkout=canceled"), settings.public_url);
-    settings.portal_url = main.portal_path.empty() ? "" : settings.public_url + main.portal_path;
+    const auto& paths = main.paths_of(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
+    settings.portal_url = paths.portal.empty() ? "" : settings.public_url + paths.portal;
     settings.redirect = conf.redirect;
-    settings.create_accounts = loc.unknown_account == UnknownAccount::create;
+    settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
     return NGX_CONF_OK;
 }
 
 } // namespace
+
+void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& parent) {
+    auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    if (core->noname && conf.kind == EndpointKind::none && parent.kind != EndpointKind::none) {
+        conf.kind = parent.kind;
+        conf.redirect = parent.redirect;
+        conf.place = parent.place;
+        core->handler = endpoint_handler;
+    }
+}
 
 void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent) {
     conf.public_url = conf.public_url ? conf.public_url : parent.public_url;

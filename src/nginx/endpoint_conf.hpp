@@ -16,6 +16,12 @@ namespace billing {
 
 enum class EndpointKind : std::uint8_t { none, checkout, portal, webhook };
 
+// Where a server's checkout and portal are; "" for none, and for those without a fixed address.
+struct EndpointPaths {
+    std::string checkout;
+    std::string portal;
+};
+
 struct MainConf;
 struct LocConf;
 
@@ -31,6 +37,10 @@ struct EndpointConf {
 
     EndpointSettings settings; // after merge, of a location that has a kind
 };
+
+// An "if" or a limit_except inside of a location of ours is a configuration of its own to nginx, and still that
+// location.
+void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& parent);
 
 void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent);
 

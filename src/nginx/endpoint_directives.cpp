@@ -12,12 +12,12 @@ namespace billing {
 
 namespace {
 
-// "https://host[:port][/path]" without a user, white space or a fragment.
+// "https://host[:port][/path]" without a user or white space.
 bool is_url(std::string_view text) noexcept {
     const std::string_view rest = text.substr(std::min(text.find("://"), text.size()));
     const std::string_view host = rest.substr(std::min<std::size_t>(3, rest.size()));
     const bool clean = std::all_of(text.begin(), text.end(), [](char byte) {
-        return byte > ' ' && byte < 0x7f && byte != '"' && byte != '\\' && byte != '#' && byte != '@';
+        return byte > ' ' && byte < 0x7f && byte != '"' && byte != '\\' && byte != '@';
     });
     return clean && (text.starts_with("https://") || text.starts_with("http://")) && !host.empty() &&
            host.front() != '/';
@@ -95,6 +95,21 @@ std::string path_of(const ngx_http_core_loc_conf_t& core) {
     return core.named || core.noname ? std::string{} : std::string{view(core.name)};
 }
 
+// The first of its kind in a server is the one that refusals point to.
+void tell_path(MainConf& main, const void* server, EndpointKind kind, std::string path) {
+    auto known = std::find_if(main.paths.begin(), main.paths.end(),
+                              [server](const auto& of_server) { return of_server.first == server; });
+    if (known == main.paths.end()) {
+        known = main.paths.insert(known, {server, EndpointPaths{}});
+    }
+    EndpointPaths& paths = known->second;
+    if (kind == EndpointKind::checkout && paths.checkout.empty()) {
+        paths.checkout = std::move(path);
+    } else if (kind == EndpointKind::portal && paths.portal.empty()) {
+        paths.portal = std::move(path);
+    }
+}
+
 char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
     if (loc.endpoint.kind != EndpointKind::none) {
         return loc.endpoint.kind == kind ? duplicate() : fail(cf, "this location answers for something else already");
@@ -111,12 +126,7 @@ char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
     core->handler = endpoint_handler;
     MainConf& main = main_conf(cf);
     main.endpoints = true;
-    std::string* told = kind == EndpointKind::checkout ? &main.checkout_path
-                        : kind == EndpointKind::portal ? &main.portal_path
-                                                       : nullptr;
-    if (told != nullptr && told->empty()) {
-        *told = path_of(*core);
-    }
+    tell_path(main, ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module), kind, path_of(*core));
     return NGX_CONF_OK;
 }
 
@@ -197,7 +207,7 @@ char* set_public_url(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         while (url.ends_with('/')) {
             url.pop_back();
         }
-        if (!is_url(url) || url.find('?') != std::string::npos) {
+        if (!is_url(url) || url.find_first_of("?#") != std::string::npos) {
             return fail(cf, "invalid \"" + url + "\"; write scheme and host, as https://app.example.com");
         }
         loc.endpoint.public_url = std::move(url);

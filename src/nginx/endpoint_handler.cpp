@@ -77,15 +77,21 @@ void Seat::run() noexcept {
     ngx_http_run_posted_requests(connection);
 }
 
+// A way into the handler that no location of ours led to.
+Task<Response> nothing_here() { co_return problem(404, "NOT_FOUND", "Not found", "Nothing is served here"); }
+
 Task<Response> work_for(EndpointKind kind, Request request, Services& services, const EndpointSettings& settings) {
     switch (kind) {
     case EndpointKind::checkout:
         return checkout(std::move(request), services, settings);
     case EndpointKind::portal:
         return portal(std::move(request), services, settings);
-    default:
+    case EndpointKind::webhook:
         return webhook(std::move(request), services, settings);
+    case EndpointKind::none:
+        break;
     }
+    return nothing_here();
 }
 
 Task<void> serve(std::shared_ptr<Link> link, Task<Response> work) {

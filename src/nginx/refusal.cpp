@@ -28,14 +28,15 @@ bool has_error_page(ngx_http_request_t* r, int status) noexcept {
     return false;
 }
 
-// The first checkout and portal of the configuration, as seen from outside.
+// The checkout and portal of the request's server, as seen from outside.
 WaysOut ways_out(ngx_http_request_t* r) {
     const MainConf& main = main_conf(r);
     const auto& base = loc_conf(r).endpoint.public_url;
     WaysOut ways;
     if (base && main.stripe) {
-        ways.upgrade = main.checkout_path.empty() ? "" : *base + main.checkout_path;
-        ways.portal = main.portal_path.empty() ? "" : *base + main.portal_path;
+        const auto& paths = main.paths_of(ngx_http_get_module_srv_conf(r, ngx_http_core_module));
+        ways.upgrade = paths.checkout.empty() ? "" : *base + paths.checkout;
+        ways.portal = paths.portal.empty() ? "" : *base + paths.portal;
     }
     return ways;
 }

@@ -13,6 +13,17 @@ PgConfig postgres_config(const MainConf& conf) {
     return config;
 }
 
+// How many of one account's checkouts may wait for the one before.
+constexpr std::size_t k_checkouts_waiting = 8;
+
+PgConfig endpoint_postgres_config(const MainConf& conf) {
+    PgConfig config = postgres_config(conf);
+    config.connections = 1;
+    config.timeout_ms = 4000;
+    config.tells_outages = false;
+    return config;
+}
+
 RedisConfig redis_config(const MainConf& conf) {
     RedisConfig config;
     config.address = *conf.redis;
@@ -74,16 +85,18 @@ void give_back(const ngx_cycle_t* cycle, const MainConf& conf, Table& table) {
 } // namespace
 
 Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
-    : reactor_(cycle->log), scope_(reactor_), requests_(reactor_), table_(table),
+    : serves_(conf.endpoints), reactor_(cycle->log), scope_(reactor_), requests_(reactor_), table_(table),
       postgres_(reactor_, postgres_config(conf)), redis_(), cache_(),
       accounts_(scope_, postgres_,
                 conf.redis ? &cache_.emplace(reactor_, redis_.emplace(reactor_, redis_config(conf))) : nullptr, table_),
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
       identity_(scope_, postgres_, table_, worker_tokens(conf)),
-      stripe_(reactor_, conf.stripe.value_or(StripeConfig{})), checkouts_(reactor_, postgres_),
-      inbox_(reactor_, postgres_), services_{reactor_, stripe_,       accounts_,          checkouts_,
-                                             inbox_,   is_live(conf), Complaint{reactor_}},
+      endpoint_postgres_(reactor_, endpoint_postgres_config(conf)),
+      stripe_(reactor_, conf.stripe.value_or(StripeConfig{})), turns_(reactor_, k_checkouts_waiting),
+      checkouts_(reactor_, endpoint_postgres_),
+      inbox_(reactor_, endpoint_postgres_), services_{reactor_, stripe_, accounts_,     checkouts_,
+                                                      inbox_,   turns_,  is_live(conf), Complaint{reactor_}},
       jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf)) {}
 
 Worker::~Worker() {
@@ -95,11 +108,15 @@ Worker::~Worker() {
     if (redis_) {
         redis_->stop();
     }
+    endpoint_postgres_.stop();
     postgres_.stop();
 }
 
 void Worker::start() {
     postgres_.start();
+    if (serves_) {
+        endpoint_postgres_.start();
+    }
     if (redis_) {
         redis_->start();
     }

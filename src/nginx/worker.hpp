@@ -53,6 +53,7 @@ private:
 
     static inline Worker* current_ = nullptr;
 
+    bool serves_; // some location is ours
     // In the order of making; destroyed from below.
     NginxReactor reactor_;
     Scope scope_;
@@ -66,7 +67,9 @@ private:
     QuotaFunding funding_;
     Gate gate_;
     Identity identity_;
+    Postgres endpoint_postgres_; // a checkout that waits for an account's row must not hold up the gate
     StripeApi stripe_;
+    Turns turns_;
     CheckoutStore checkouts_;
     EventInbox inbox_;
     Services services_;

@@ -31,6 +31,7 @@ CheckoutStart::Outcome start_outcome(std::string_view word) noexcept {
         {"reuse", Outcome::reuse},
         {"replace", Outcome::replace},
         {"subscribed", Outcome::subscribed},
+        {"paid", Outcome::paid},
         {"unknown_price", Outcome::unknown_price},
         {"unknown_account", Outcome::unknown_account},
     };
@@ -46,8 +47,8 @@ SessionStored session_stored(std::string_view word) noexcept {
     if (word == "open") {
         return SessionStored::open;
     }
-    if (word == "complete") {
-        return SessionStored::complete;
+    if (word == "paid" || word == "complete") {
+        return SessionStored::paid;
     }
     return word == "expired" ? SessionStored::expired : SessionStored::superseded;
 }
@@ -56,9 +57,10 @@ std::string text(const PgResult& result, int column) { return std::string{result
 
 } // namespace
 
-// True: it answered.
+// True: it answered. An account whose row somebody holds is that account's trouble, not the database's.
 bool CheckoutStore::check(const PgResult& result) {
-    if (result.outcome() == PgOutcome::refused) {
+    constexpr std::string_view k_lock_not_available = "55P03";
+    if (result.outcome() == PgOutcome::refused && result.sqlstate() != k_lock_not_available) {
         trouble_.say("PostgreSQL refuses what a checkout needs: " + result.message() +
                      "; has ngx-billing migrate been run?");
     } else if (result) {
@@ -126,10 +128,13 @@ Task<std::string> CheckoutStore::link_customer(std::string account, std::string 
     co_return check(result) && result.rows() == 1 ? text(result, 0) : std::string{};
 }
 
-Task<bool> CheckoutStore::unlink_customer(std::string account, std::string customer) {
+Task<Unlinked> CheckoutStore::unlink_customer(std::string account, std::string customer) {
     PgParams parameters{account, customer};
     PgResult result = co_await postgres_.query(k_unlink, std::move(parameters));
-    co_return check(result) && result.text(0, 0) == "unlinked";
+    if (!check(result)) {
+        co_return Unlinked::unavailable;
+    }
+    co_return result.text(0, 0) == "live" ? Unlinked::live : Unlinked::gone;
 }
 
 Task<CheckoutStore::Customer> CheckoutStore::customer_of(std::string account) {

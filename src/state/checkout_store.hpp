@@ -24,6 +24,7 @@ struct CheckoutStart {
         reuse,
         replace,
         subscribed,
+        paid, // the event of a paid checkout is on the way
         unknown_account,
         unknown_price,
         unavailable
@@ -44,7 +45,13 @@ struct CheckoutStart {
     std::string current_status;
 };
 
-enum class SessionStored : std::uint8_t { open, complete, expired, superseded, unavailable };
+enum class SessionStored : std::uint8_t { open, paid, expired, superseded, unavailable };
+
+enum class Unlinked : std::uint8_t {
+    gone, // the account has another customer by now, or none
+    live, // a subscription that is not over says that the customer must exist
+    unavailable,
+};
 
 class CheckoutStore {
 public:
@@ -57,16 +64,15 @@ public:
     // The session that Stripe made for an intent. `expires`: unix seconds, 0 unknown.
     Task<SessionStored> opened(std::string account, std::string intent, std::string session, std::string url,
                                std::int64_t expires);
-    // `status`: complete | expired. Best effort: an event tells the same.
+    // `status`: paid | expired, as Stripe says. Best effort: an event tells the same.
     Task<void> closed(std::string session, std::string status);
     // Stripe gave a definite no to the intent's call. Best effort: an intent lapses.
     Task<void> failed(std::string intent);
 
     // The customer in force afterwards, which is another one if another call was faster; "" if that cannot be told.
     Task<std::string> link_customer(std::string account, std::string customer);
-    // Stripe does not know the customer any more. False: the link stays (somebody changed it, or a subscription that is
-    // not over says that the customer must exist), or PostgreSQL is away.
-    Task<bool> unlink_customer(std::string account, std::string customer);
+    // Stripe does not know the customer any more.
+    Task<Unlinked> unlink_customer(std::string account, std::string customer);
 
     struct Customer {
         bool known = false; // false: PostgreSQL is away

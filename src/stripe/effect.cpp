@@ -99,6 +99,7 @@ Result<EventEffect> checkout_expired(const json_t* object) {
     if (out.account.empty())
         return ignored("not a checkout of ours");
     put_text(out.effect, "session", session.id);
+    put_text(out.effect, "mode", session.mode);
     return out;
 }
 

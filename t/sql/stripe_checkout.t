@@ -83,6 +83,24 @@ $w->event('a', { kind => 'checkout_completed', session => 'cs_6', mode => 'subsc
 is opened('a', $b->{intent}, 'cs_6'), 'complete', 'a session that is paid already does not open again';
 is $w->value(q{SELECT url FROM billing.checkout_sessions WHERE session_id = 'cs_6'}), 'https://pay/cs_6', 'it is completed';
 is begin($w, 'a', 'pro')->{outcome}, 'subscribed', 'and the account is subscribed';
+
+# Paid, and the event is on the way: no second session until it has come.
+$w->account('p');
+$b = begin($w, 'p', 'pro');
+opened('p', $b->{intent}, 'cs_p');
+closed('cs_p', 'paid');
+is begin($w, 'p', 'starter')->{outcome}, 'paid', 'C5: a checkout that has been paid stands in the way at once' for 1, 2;
+$w->event('p', { kind => 'checkout_completed', session => 'cs_p', mode => 'subscription', payment_status => 'paid', price => 'price_pro' },
+    [StripeWorld::sub_of('sub_p', 'canceled', 'pro')]);
+is begin($w, 'p', 'pro')->{outcome}, 'create', 'until its event has told what has become of it';
+
+# Over before its answer was stored.
+$w->account('q');
+$b = begin($w, 'q', 'pro');
+$w->event('q', { kind => 'checkout_expired', session => 'cs_q', mode => 'subscription' });
+is opened('q', $b->{intent}, 'cs_q'), 'expired', 'what has expired does not open afterwards';
+is begin($w, 'q', 'pro')->{outcome}, 'create', 'and is not handed out';
+
 $w->account('e');
 $b = begin($w, 'e', 'pro');
 opened('e', $b->{intent}, 'cs_e');

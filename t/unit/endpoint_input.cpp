@@ -50,7 +50,8 @@ TEST(EndpointInput, WhatIsNotWellFormedIsRefused) { // A37
     for (const char* body : {"[1]", "{", R"({"plan": "a", "plan": "b"})", "\"plan\"", R"({"plan": "a"} x)", "null"}) {
         EXPECT_EQ(plan_of(json(body)), "refused") << body;
     }
-    for (const char* body : {"plan=%", "plan=%1", "plan=%zz", "plan=a&plan=b", "plan=%00"}) {
+    for (const char* body :
+         {"plan=%", "plan=%1", "plan=%zz", "plan=a&plan=b", "plan=%00", "plan=%ff", "plan=%ed%a0%80"}) {
         EXPECT_EQ(plan_of(form(body)), "refused") << body;
     }
     Request text = json(R"({"plan": "pro"})");

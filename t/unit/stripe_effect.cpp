@@ -81,7 +81,7 @@ TEST(StripeEffect, CheckoutOfOursNamesItsAccountPriceAndQuantity) {
         << "without a customer";
     for (const char* type : {"checkout.session.expired", "checkout.session.async_payment_failed"})
         EXPECT_EQ(done(type, session(R"("mode":"payment","customer":"cus_1",)" + k_metadata)),
-                  R"(cus_1 'acct' {"kind":"checkout_expired","session":"cs_1"})");
+                  R"(cus_1 'acct' {"kind":"checkout_expired","session":"cs_1","mode":"payment"})");
 }
 
 TEST(StripeEffect, SenselessQuantitiesAreAbsent) {
