@@ -10,19 +10,6 @@ namespace {
 constexpr std::array<std::string_view, 8> k_status_texts = {"active", "trialing", "past_due",   "canceled",
                                                             "unpaid", "paused",   "incomplete", "incomplete_expired"};
 
-constexpr bool allowed_in_account_id(char c) noexcept {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-           c == '@' || c == ':' || c == '|' || c == '-';
-}
-
-constexpr std::array<bool, 256> k_account_id_bytes = [] {
-    std::array<bool, 256> table{};
-    for (unsigned byte = 0; byte < 256; ++byte) {
-        table[byte] = byte < 128 && allowed_in_account_id(static_cast<char>(byte));
-    }
-    return table;
-}();
-
 } // namespace
 
 std::optional<Status> parse_status(std::string_view text) noexcept {
@@ -34,17 +21,6 @@ std::optional<Status> parse_status(std::string_view text) noexcept {
 }
 
 std::string_view to_text(Status status) noexcept { return k_status_texts[static_cast<std::size_t>(status)]; }
-
-bool valid_account_id(std::string_view id) noexcept {
-    if (id.empty() || id.size() > k_account_id_max) {
-        return false;
-    }
-    bool valid = true;
-    for (const char c : id) {
-        valid &= k_account_id_bytes[static_cast<unsigned char>(c)];
-    }
-    return valid;
-}
 
 Lapse lapse_of(const Snapshot& snapshot) noexcept {
     const bool paying = snapshot.status == Status::active || snapshot.status == Status::trialing;

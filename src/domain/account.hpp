@@ -2,6 +2,7 @@
 // tests.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -41,9 +42,36 @@ enum class Maintenance : std::uint8_t { none, payment, operator_hold };
 // The longest account id a request may carry, in bytes.
 inline constexpr std::size_t k_account_id_max = 128;
 
-// 1-128 bytes of [A-Za-z0-9_.@:|-], as PostgreSQL demands of each account. Everything else is refused before it reaches
-// a query, a log line or a page.
-bool valid_account_id(std::string_view id) noexcept;
+namespace account_detail {
+
+constexpr bool allowed_in_id(char c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+           c == '@' || c == ':' || c == '|' || c == '-';
+}
+
+inline constexpr std::array<bool, 256> k_id_bytes = [] {
+    std::array<bool, 256> table{};
+    for (unsigned byte = 0; byte < 128; ++byte) {
+        table[byte] = allowed_in_id(static_cast<char>(byte));
+    }
+    return table;
+}();
+
+} // namespace account_detail
+
+// 1-128 bytes of [A-Za-z0-9_.@:|-]. Everything else is refused before it reaches a key, a query, a log line or a page.
+// Each request asks, so it is inline.
+inline bool valid_account_id(std::string_view id) noexcept {
+    if (id.empty() || id.size() > k_account_id_max) {
+        return false;
+    }
+    bool valid = true;
+#pragma GCC unroll 8
+    for (const char c : id) {
+        valid &= account_detail::k_id_bytes[static_cast<unsigned char>(c)];
+    }
+    return valid;
+}
 
 // An exception to the plan, for one feature or one limit; it may expire (unix seconds).
 struct FeatureOverride {

@@ -29,10 +29,6 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
     const AccountKey key = table_.key_of(ask.account);
     Seen seen;
     if (!look(ask, key, seen)) {
-        if (!valid_account_id(ask.account)) { // one that is found is valid: PostgreSQL has no other
-            decision.reason = Reason::invalid_account;
-            return true;
-        }
         if (ask.unknown == UnknownAccount::create || !table_.is_unknown(key, ask.now_ms)) {
             return false;
         }

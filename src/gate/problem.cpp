@@ -45,6 +45,10 @@ public:
         ((text_ += '"') += value) += '"';
     }
     void text(std::string_view name, std::string_view value) {
+        if (std::none_of(value.begin(), value.end(), needs_escape)) {
+            plain(name, value);
+            return;
+        }
         begin(name);
         text_ += '"';
         for (const char c : value) {
@@ -65,12 +69,13 @@ public:
 private:
     static constexpr std::string_view k_hex = "0123456789abcdef";
 
+    static bool needs_escape(char c) noexcept { return static_cast<unsigned char>(c) < ' ' || c == '"' || c == '\\'; }
     void append_escaped(char c) {
         if (static_cast<unsigned char>(c) < ' ') {
             ((text_ += "\\u00") += k_hex[static_cast<unsigned char>(c) >> 4]) += k_hex[c & 15];
             return;
         }
-        if (c == '"' || c == '\\') {
+        if (needs_escape(c)) {
             text_ += '\\';
         }
         text_ += c;

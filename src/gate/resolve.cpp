@@ -14,11 +14,6 @@ constexpr int k_most_rounds = 5;
 } // namespace
 
 Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
-    Decision otherwise;
-    if (!valid_account_id(ask.account)) {
-        otherwise.reason = Reason::invalid_account;
-        co_return otherwise;
-    }
     if (!bound()) {
         bool known = co_await catalogs_.fetch();
         if (!known || !bound()) {
@@ -27,6 +22,7 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
     }
     const AccountKey key = table_.key_of(ask.account);
     Seen seen;
+    Decision otherwise;
     bool brought = co_await bring(ask, key, seen, otherwise);
     if (!brought) {
         co_return otherwise;

@@ -22,7 +22,7 @@
 namespace billing {
 
 // Who pays: `billing_account`. A plain variable is looked up by its number, which costs a third less than evaluating a
-// text; a header field is found without nginx's variable, which costs a fifth of it.
+// text; a header field is found without nginx's variable, at a third of its cost.
 struct AccountSource {
     ngx_http_complex_value_t* text = nullptr;
     ngx_int_t variable = NGX_ERROR;

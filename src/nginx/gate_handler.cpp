@@ -64,14 +64,13 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) n
         }
         ask.costs[index] = parse_cost(view(text));
         if (ask.costs[index] == 0) {
-            return valid_account_id(ask.account) ? Reason::invalid_cost : Reason::invalid_account;
+            return Reason::invalid_cost;
         }
     }
     return Reason::allowed;
 }
 
-// Fills in who asks for what. Anything but `allowed`: refused before it is looked up. Whether the account's id is valid
-// is for the gate to say, which need not look at those that it knows.
+// Fills in who asks for what. Anything but `allowed`: refused before it is looked up.
 Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& record, Ask& ask) noexcept {
     if (!conf.account.read(r, ask.account)) {
         return Reason::unavailable;
@@ -82,7 +81,7 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
     if (ask.account.empty()) {
         return Reason::no_account;
     }
-    if (ask.account.size() > k_account_id_max) {
+    if (!valid_account_id(ask.account)) {
         return Reason::invalid_account;
     }
     record.account = ask.account;
@@ -92,9 +91,6 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
 // The answer is no: it is given, or under `billing observe` only said in the log.
 ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
     Table& table = Worker::current()->table();
-    if (record.decision.reason == Reason::invalid_account) { // no variable shows it
-        record.account = {};
-    }
     if (record.conf->observes) {
         table.count(Counter::decisions_observed);
         record.observed = true;

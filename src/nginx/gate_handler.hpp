@@ -30,7 +30,7 @@ struct RequestRecord {
 
     const LocationRules& rules() const noexcept { return *conf->rules; }
 };
-static_assert(std::is_trivially_destructible_v<RequestRecord>);
+static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standard_layout_v<RequestRecord>);
 
 // Null when the gate has not seen this request.
 RequestRecord* find_record(ngx_http_request_t* r) noexcept;
