@@ -8,9 +8,12 @@
 #include "state/account_store.hpp"
 #include "state/checkout_store.hpp"
 #include "state/event_inbox.hpp"
+#include "state/host_gauges.hpp"
+#include "state/table.hpp"
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace billing {
@@ -21,7 +24,10 @@ struct Services {
     AccountStore& accounts;
     CheckoutStore& checkouts;
     EventInbox& inbox;
-    bool livemode; // of Stripe's key
+    Table& table;
+    HostGauges& gauges;
+    bool livemode;          // of Stripe's key
+    std::string_view nginx; // its version
     Complaint webhook_trouble;
 };
 

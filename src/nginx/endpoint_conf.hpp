@@ -1,4 +1,4 @@
-// What the configuration says of our own locations: checkout, portal, webhook, and where the pages around them are.
+// What the configuration says of our own locations: checkout, portal, webhook, metrics, and where the pages around them are.
 // Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace billing {
 
-enum class EndpointKind : std::uint8_t { none, checkout, portal, webhook };
+enum class EndpointKind : std::uint8_t { none, checkout, portal, webhook, metrics };
 
 struct MainConf;
 struct LocConf;
