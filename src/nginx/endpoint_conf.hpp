@@ -1,5 +1,5 @@
-// What the configuration says of our own locations: checkout, portal, webhook, metrics, and where the pages around them are.
-// Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
+// What the configuration says of our own locations: checkout, portal, webhook, metrics, and where the pages around them
+// are. Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
 #pragma once
 
 #include "nginx/ngx.hpp"
