@@ -2,6 +2,8 @@
 
 #include "async/sleep.hpp"
 
+#include <utility>
+
 namespace billing {
 
 namespace {
@@ -23,7 +25,8 @@ Task<std::optional<QueueDepths>> HostGauges::queues() {
     if (is_fresh(queues_ms_)) {
         co_return queues_;
     }
-    PgResult result = co_await postgres_.query(k_depths, {}, k_patience_ms);
+    PgParams none;
+    PgResult result = co_await postgres_.query(k_depths, std::move(none), k_patience_ms);
     queues_ms_ = reactor_.now_ms(); // no answer is remembered too
     queues_.reset();
     if (!result || result.rows() != 1) {
