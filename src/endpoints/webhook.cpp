@@ -14,7 +14,7 @@ std::string reason_to_ignore(const EventHead& head, bool livemode) {
     if (head.kind == EventKind::thin) {
         return "an event of the second kind carries nothing to apply";
     }
-    const std::string foreign = foreign_event(head.account, head.livemode, livemode);
+    std::string foreign = foreign_event(head.account, head.livemode, livemode);
     if (!foreign.empty()) {
         return foreign;
     }

@@ -46,6 +46,7 @@ sub account($name, @settings) {
 }
 
 subtest 'O2: as Prometheus wants it' => sub {
+    wait_for(sub { defined page($host)->value('billing_watermark_age_seconds') }, 10, 'the host has heard that it knows all changes');
     my $answer = $host->get('/metrics');
     is $answer->status, 200, 'there is a page';
     is $answer->header('Content-Type'), 'text/plain; version=0.0.4; charset=utf-8', 'of its type';
