@@ -50,7 +50,7 @@ std::string with_moment(const char* words, const std::string& moment, const char
 std::string why_inactive(const Explanation& explanation) {
     const Snapshot& snapshot = explanation.snapshot;
     const json_t* account = explanation.account();
-    if (!is_live(snapshot.status)) {
+    if (!contains(k_live_statuses, snapshot.status)) {
         return "plan " + text_of(account, "plan") + " needs a live subscription, and the status is " +
                std::string{to_text(snapshot.status)};
     }

@@ -33,6 +33,9 @@ my $world = world(
     location /export/ { billing on; billing_feature svg_export; proxy_pass http://app; }
     location /agency/ { billing on; billing_plan >=agency; proxy_pass http://app; }
     location /known/ { billing on; billing_unknown_account deny; proxy_pass http://app; }
+    location /token/ { billing on; billing_account $billing_jwt_claim_sub; billing_jwt alg=HS256 secret=0123456789abcdef0123456789abcdef; proxy_pass http://app; }
+    location /key/ { billing on; billing_account $billing_api_key_account; billing_api_key $http_x_api_key; proxy_pass http://app; }
+    location /observed/ { billing observe; billing_plan >=agency; proxy_pass http://app; }
     location /open/ { billing on; billing_on_error allow; proxy_pass http://app; }
 END
 );
@@ -76,6 +79,8 @@ subtest 'O2: each way of being refused, and of being let through, is counted onc
     my $past = '2001-01-01T00:00:00Z';
     my @cases = (
         ['deny no_account', 401, GET => '/plain/x', []],
+        ['deny invalid_token', 401, GET => '/token/x', [Authorization => 'Bearer not.a.token']],
+        ['deny invalid_key', 401, GET => '/key/x', ['X-Api-Key' => 'nb_unheard_of']],
         ['deny invalid_account', 400, GET => '/plain/x', [as('a b')]],
         ['deny invalid_cost', 400, GET => '/cost/x?cost=-1', [account('cost')]],
         ['deny unknown_account', 403, GET => '/known/x', [as('unheard_of')]],
@@ -86,6 +91,7 @@ subtest 'O2: each way of being refused, and of being let through, is counted onc
         ['deny plan', 403, GET => '/agency/x', [account('small')]],
         ['deny feature', 403, GET => '/export/x', [account('small')]],
         ['deny limit', 402, GET => '/cost/x?cost=21', [account('greedy')]],
+        ['would_deny plan', 200, GET => '/observed/x', [account('small')]],
         ['allow none', 200, GET => '/plain/x', [account('good')]],
         ['allow none', 200, GET => '/plain/x', [account('good')]],
         ['allow_grace grace', 200, GET => '/plain/x',

@@ -97,23 +97,27 @@ TEST(Tally, EachReasonAndEachSourceHasItsCounter) {
     TestZone zone;
     Decision decision;
     decision.source = Source::shm;
-    tally(zone.table, decision);
+    tally_pass(zone.table, decision);
     EXPECT_EQ(zone.table.counted(Counter::allowed_warm), 1u);
     decision.grace = true;
-    tally(zone.table, decision);
+    tally_pass(zone.table, decision);
     decision.grace = false;
     decision.fallback = true;
     decision.source = Source::none;
-    tally(zone.table, decision);
+    tally_pass(zone.table, decision);
     decision = Decision{};
     decision.source = Source::stale;
-    tally(zone.table, decision);
+    tally_pass(zone.table, decision);
     decision.reason = Reason::limit_reached;
     decision.source = Source::postgres;
-    tally(zone.table, decision);
-    for (const Counter counter : {Counter::allowed_warm, Counter::allowed_grace, Counter::allowed_fallback,
-                                  Counter::allowed, Counter::denied_limit, Counter::from_shm, Counter::from_nowhere,
-                                  Counter::from_stale, Counter::from_postgres}) {
+    tally_refusal(zone.table, decision, false);
+    decision.reason = Reason::plan_required;
+    decision.source = Source::redis;
+    tally_refusal(zone.table, decision, true);
+    for (const Counter counter :
+         {Counter::allowed_warm, Counter::allowed_grace, Counter::allowed_fallback, Counter::allowed,
+          Counter::denied_limit, Counter::observed_plan, Counter::from_redis, Counter::from_shm, Counter::from_nowhere,
+          Counter::from_stale, Counter::from_postgres}) {
         EXPECT_EQ(zone.table.counted(counter), 1u) << static_cast<int>(counter);
     }
 }
