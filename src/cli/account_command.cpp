@@ -1,4 +1,4 @@
-// ngx-billing account show|set
+// ngx-billing account show|set; explain is in explain_command.cpp
 #include "cli/command.hpp"
 #include "domain/account.hpp"
 #include "domain/json.hpp"

@@ -1,7 +1,6 @@
 #include "cli/command.hpp"
 
 #include "async/poll_reactor.hpp"
-#include "drivers/address.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -13,7 +12,7 @@ namespace billing {
 
 namespace {
 
-Result<std::string> read_dsn(const std::string& given) {
+Result<std::string> read_setting(const std::string& given) {
     if (given.starts_with("env:")) {
         const char* value = std::getenv(given.c_str() + 4);
         if (value == nullptr) {
@@ -47,7 +46,7 @@ std::string conninfo_of(const CommandOptions& options) {
         fail(k_exit_usage, "no database; write --dsn 'host=... dbname=...' or set BILLING_POSTGRES");
         return {};
     }
-    auto text = read_dsn(given);
+    auto text = read_setting(given);
     if (!text) {
         fail(k_exit_usage, text.error());
         return {};
@@ -60,7 +59,22 @@ std::string conninfo_of(const CommandOptions& options) {
     return std::move(resolved).value();
 }
 
+std::optional<RedisAddress> redis_of(const std::string& given) {
+    auto text = read_setting(given);
+    auto address = text ? resolve_redis(text.value()) : Result<RedisAddress>{Error{text.error()}};
+    if (!address) {
+        fail(k_exit_usage, address.error());
+        return std::nullopt;
+    }
+    return std::move(address).value();
+}
+
 int with_postgres(const CommandOptions& options, const std::function<Task<int>(Postgres&)>& work) {
+    return with_stores(options, std::nullopt, [&work](Postgres& postgres, RedisCache*) { return work(postgres); });
+}
+
+int with_stores(const CommandOptions& options, const std::optional<RedisAddress>& address,
+                const std::function<Task<int>(Postgres&, RedisCache*)>& work) {
     const std::string conninfo = conninfo_of(options);
     if (conninfo.empty()) {
         return k_exit_usage;
@@ -75,9 +89,20 @@ int with_postgres(const CommandOptions& options, const std::function<Task<int>(P
     config.connections = 1;
     config.timeout_ms = 30'000;
     Postgres postgres{reactor, config};
+    std::optional<Redis> redis;
+    std::optional<RedisCache> cache;
+    if (address) {
+        RedisConfig redis_config;
+        redis_config.address = *address;
+        cache.emplace(reactor, redis.emplace(reactor, redis_config));
+        redis->start();
+    }
     postgres.start();
-    const int code = run(reactor, work(postgres));
+    const int code = run(reactor, work(postgres, cache ? &*cache : nullptr));
     postgres.stop();
+    if (redis) {
+        redis->stop();
+    }
     return code;
 }
 

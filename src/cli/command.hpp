@@ -2,9 +2,12 @@
 #pragma once
 
 #include "async/task.hpp"
+#include "drivers/address.hpp"
 #include "drivers/postgres.hpp"
+#include "state/redis_cache.hpp"
 
 #include <functional>
+#include <optional>
 #include <string>
 
 namespace billing {
@@ -29,8 +32,15 @@ int fail(ExitCode code, const std::string& what);
 // empty when there is none.
 std::string conninfo_of(const CommandOptions& options);
 
+// Of Redis, from an address as billing_redis takes it. Complains and returns nothing when it is none.
+std::optional<RedisAddress> redis_of(const std::string& given);
+
 // Connects, runs the work, returns its exit code; k_exit_unreachable when no connection comes up.
 int with_postgres(const CommandOptions& options, const std::function<Task<int>(Postgres&)>& work);
+
+// The same with the cache of hosts, null where none is given.
+int with_stores(const CommandOptions& options, const std::optional<RedisAddress>& redis,
+                const std::function<Task<int>(Postgres&, RedisCache*)>& work);
 
 // For a result that is not ok: says what PostgreSQL said, or what to do when the schema is missing. Returns the exit
 // code.
@@ -41,6 +51,7 @@ int migrate(const CommandOptions& options, const std::string& directory, bool dr
 int catalog_validate(const CommandOptions& options, const std::string& path);
 int catalog_apply(const CommandOptions& options, const std::string& path);
 int account_show(const CommandOptions& options, const std::string& account);
+int account_explain(const CommandOptions& options, const std::string& account, const std::string& redis);
 int account_set(const CommandOptions& options, const std::string& account, const std::string& changes);
 
 struct NewKey {

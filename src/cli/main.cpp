@@ -114,6 +114,12 @@ void add_account(CLI::App& app, CommandOptions& options, int& code) {
     show->add_option("ACCOUNT", shown, "The id that requests carry")->required();
     show->callback([&] { code = account_show(options, shown); });
 
+    static std::string redis;
+    auto* explain = account->add_subcommand("explain", "Why an account is let through or refused, rule by rule");
+    explain->add_option("ACCOUNT", shown, "The id that requests carry")->required();
+    explain->add_option("--redis", redis, "Look into this cache too: an address as billing_redis takes it");
+    explain->callback([&] { code = account_explain(options, shown, redis); });
+
     auto* set = account->add_subcommand("set", "Change an account; every host follows within a second");
     set->add_option("ACCOUNT", given.account, "The id that requests carry")->required();
     set->add_option("--plan", given.plan, "Plan of the catalog");

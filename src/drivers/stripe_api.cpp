@@ -132,6 +132,8 @@ Task<StripeReply> StripeApi::call(HttpRequest request, std::int64_t until_ms) {
 StripeReply StripeApi::finished(StripeReply reply, const HttpRequest& request) noexcept {
     counters_.later += reply.kind == ReplyKind::later ? 1U : 0U;
     counters_.refused += reply.kind == ReplyKind::refused ? 1U : 0U;
+    if (config_.told)
+        config_.told(reply.kind);
     if (!reply.ok() && reply.status != 0) {
         const std::string path = request.url.substr(config_.base_url.size());
         const bool usual = reply.refusal == Refusal::already || reply.refusal == Refusal::card;

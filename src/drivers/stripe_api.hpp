@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "async/task.hpp"
@@ -25,6 +26,7 @@ struct StripeConfig {
     std::int64_t pause_ms = 500;                     // before the first retry, then doubled, to 5 s at most
     std::size_t max_answer = std::size_t{8} << 20;   // bytes: a page of 100 events is large
     std::string ca_file;                             // PEM; empty: those of the system
+    std::function<void(ReplyKind)> told;             // of each call that was sent: how it ended
 };
 
 struct StripeCounters {

@@ -57,9 +57,10 @@ Response try_later(std::string_view code, std::string_view detail, std::int64_t 
     return response;
 }
 
-Response only_post() {
-    Response response = problem(405, "METHOD_NOT_ALLOWED", "Method not allowed", "Write POST");
-    response.allow = "POST, OPTIONS";
+Response wrong_method(const char* allow) {
+    Response response =
+        problem(405, "METHOD_NOT_ALLOWED", "Method not allowed", std::string{"What is allowed: "} + allow);
+    response.allow = allow;
     return response;
 }
 

@@ -51,6 +51,7 @@ Response no_account();
 Response cross_site();
 Response not_configured();
 Response try_later(std::string_view code, std::string_view detail, std::int64_t seconds = 1);
-Response only_post();
+// 405; `allow` as in the field Allow.
+Response wrong_method(const char* allow);
 
 } // namespace billing

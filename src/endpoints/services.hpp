@@ -9,9 +9,12 @@
 #include "state/account_store.hpp"
 #include "state/checkout_store.hpp"
 #include "state/event_inbox.hpp"
+#include "state/host_gauges.hpp"
+#include "state/table.hpp"
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace billing {
@@ -22,8 +25,11 @@ struct Services {
     AccountStore& accounts;
     CheckoutStore& checkouts;
     EventInbox& inbox;
-    Turns& turns;  // one checkout at a time for each account
-    bool livemode; // of Stripe's key
+    Turns& turns; // one checkout at a time for each account
+    Table& table;
+    HostGauges& gauges;
+    bool livemode;          // of Stripe's key
+    std::string_view nginx; // its version
     Complaint webhook_trouble;
 };
 

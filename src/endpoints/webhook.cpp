@@ -14,7 +14,7 @@ std::string reason_to_ignore(const EventHead& head, bool livemode) {
     if (head.kind == EventKind::thin) {
         return "an event of the second kind carries nothing to apply";
     }
-    const std::string foreign = foreign_event(head.account, head.livemode, livemode);
+    std::string foreign = foreign_event(head.account, head.livemode, livemode);
     if (!foreign.empty()) {
         return foreign;
     }
@@ -34,6 +34,18 @@ NewEvent new_event(const EventHead& head, bool livemode) {
     return event;
 }
 
+Counter counter_of(Stored stored, bool ignored) noexcept {
+    switch (stored) {
+    case Stored::stored:
+        return ignored ? Counter::webhook_ignored : Counter::webhook_received;
+    case Stored::duplicate:
+        return Counter::webhook_duplicate;
+    case Stored::failed:
+        break;
+    }
+    return Counter::webhook_error;
+}
+
 Response received(bool duplicate) {
     const Json body{json_object()};
     json_object_set_new(body.get(), "received", json_true());
@@ -44,7 +56,10 @@ Response received(bool duplicate) {
 }
 
 // `why` is for the answer, which Stripe's dashboard shows to its owner.
-Response refused(std::string_view code, std::string_view why) { return problem(400, code, "Invalid webhook", why); }
+Response refused(Services& services, Counter counter, std::string_view code, std::string_view why) {
+    services.table.count(counter);
+    return problem(400, code, "Invalid webhook", why);
+}
 
 // Anybody can send such things: one line in the log, until a good event comes.
 constexpr const char* k_unsigned =
@@ -55,25 +70,29 @@ constexpr const char* k_unsigned =
 
 Task<Response> webhook(Request request, Services& services, const EndpointSettings& settings) {
     if (settings.secrets.empty() || !services.stripe.configured()) {
+        services.table.count(Counter::webhook_error);
         co_return not_configured();
     }
     const auto verdict = verify_signature(request.signature, request.body, settings.secrets,
                                           services.reactor.unix_ms() / 1000, settings.tolerance_seconds);
     if (verdict != SignatureVerdict::valid) {
         services.webhook_trouble.say(k_unsigned);
-        co_return refused("INVALID_SIGNATURE", signature_verdict_text(verdict));
+        co_return refused(services, Counter::webhook_bad_signature, "INVALID_SIGNATURE",
+                          signature_verdict_text(verdict));
     }
     services.webhook_trouble.settled();
     const auto head = read_event_head(request.body);
     if (!head) {
         services.reactor.log(LogLevel::warn, "billing: a signed webhook is no event: " + head.error());
-        co_return refused("INVALID_EVENT", "The body is no event: " + head.error());
+        co_return refused(services, Counter::webhook_error, "INVALID_EVENT", "The body is no event: " + head.error());
     }
     if (head.value().kind == EventKind::other) {
-        co_return refused("INVALID_EVENT", "The body is no event with an id and a type");
+        co_return refused(services, Counter::webhook_error, "INVALID_EVENT",
+                          "The body is no event with an id and a type");
     }
     NewEvent event = new_event(head.value(), services.livemode);
     Stored stored = co_await services.inbox.store(event, request.body);
+    services.table.count(counter_of(stored, !event.ignored.empty()));
     if (stored == Stored::failed) {
         co_return try_later("NOT_STORED", "The event could not be stored; send it again");
     }

@@ -98,7 +98,7 @@ Gate::Known Gate::known(const AccountView& view, const Ask& ask) const noexcept 
 }
 
 // The fixed order (G3) from the kill switch to the features; quotas come after it.
-Reason Gate::judge(const AccountView& view, const BoundRules& rules, const Ask& ask) const noexcept {
+Reason Gate::judge(const AccountFacts& view, const BoundRules& rules, const Ask& ask) noexcept {
     const auto& plan = rules.of_plan(view.plan);
     const bool lapsed = view.until_kind != UntilKind::none && ask.now >= view.until;
     if (ask.write && view.flags != 0) {

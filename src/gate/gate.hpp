@@ -49,6 +49,10 @@ public:
     // Gives back all of the charge. Later calls do nothing.
     void refund(Charge& charge) noexcept;
 
+    // What the facts of an account say to the rules, quotas apart, in the fixed order. Pure; of `ask` it reads the time
+    // and whether something is written.
+    static Reason judge(const AccountFacts& view, const BoundRules& rules, const Ask& ask) noexcept;
+
     // Null until one is known.
     const Catalog* catalog() const noexcept { return catalogs_.catalog(); }
     const BoundRules* rules(std::size_t rules_index) const noexcept {
@@ -81,7 +85,6 @@ private:
     // True when rules are bound to the catalog that shared memory holds: one comparison, unless it has changed.
     bool bound() noexcept { return (table_.catalog_stamp() == bound_stamp_ && bound_stamp_ != 0) || rebind(); }
     bool rebind() noexcept;
-    Reason judge(const AccountView& view, const BoundRules& rules, const Ask& ask) const noexcept;
     void describe(const Seen& seen, Reason reason, const Ask& ask, Decision& decision) const noexcept;
     Spend spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision, Charge& charge) noexcept;
     void measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t remaining,

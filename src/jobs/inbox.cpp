@@ -158,6 +158,7 @@ Task<SubscriptionList> Inbox::look(const EventEffect& effect, const CustomerTick
 Task<void> Inbox::conclude(const Work& work, const Applied& applied) {
     switch (applied.outcome) {
     case Applied::Outcome::ok:
+        count(Counter::event_applied);
         tell(LogLevel::info, work.event, change_text(applied));
         break;
     case Applied::Outcome::lost_to_another:
@@ -180,6 +181,7 @@ Task<void> Inbox::ignore(const Work& work, std::string reason) {
     if (marked == Marked::unanswered) {
         co_await fail(work, k_no_answer, false);
     } else {
+        count(Counter::event_ignored);
         tell(LogLevel::info, work.event, ": ignored, " + reason);
     }
 }
@@ -190,6 +192,7 @@ Task<void> Inbox::park(const Work& work, std::string customer, std::string reaso
         co_await fail(work, k_no_answer, false);
     } else if (marked == Marked::done) {
         const bool usual = reason.empty();
+        count(Counter::event_parked);
         tell(usual ? LogLevel::info : LogLevel::warn, work.event, ": parked, " + (usual ? "unknown customer" : reason));
     }
 }
@@ -203,9 +206,17 @@ Task<void> Inbox::fail(const Work& work, std::string problem, bool counts) {
         marked = co_await inbox_.failed(work.event, problem, counts);
     }
     if (marked == Marked::dead) {
+        count(Counter::event_dead);
         tell(LogLevel::error, work.event, ": given up after its last try: " + problem);
     } else if (marked != Marked::stale) {
+        count(Counter::event_retried);
         tell(LogLevel::warn, work.event, ": failed, to be tried again: " + problem);
+    }
+}
+
+void Inbox::count(Counter outcome) noexcept {
+    if (settings_.table != nullptr) {
+        settings_.table->count(outcome);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "drivers/stripe_api.hpp"
 #include "jobs/subscription_list.hpp"
 #include "state/event_inbox.hpp"
+#include "state/table.hpp"
 #include "stripe/effect.hpp"
 
 #include <cstdint>
@@ -24,6 +25,7 @@ struct InboxSettings {
     bool livemode = false;                     // of Stripe's key: events of the other world change nothing
     std::string payment_policy = "grace";      // or "maintenance": of an account that owes
     std::optional<std::int64_t> grace_seconds; // how long it may
+    Table* table = nullptr;                    // where outcomes are counted, if anywhere
 };
 
 class Inbox {
@@ -57,6 +59,7 @@ private:
 
     Result<EventEffect> effect_of(const ClaimedEvent& event) const;
     void tell(LogLevel level, const ClaimedEvent& event, std::string_view outcome);
+    void count(Counter outcome) noexcept;
 
     Reactor& reactor_;
     StripeApi& stripe_;

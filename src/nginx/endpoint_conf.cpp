@@ -15,6 +15,8 @@ const char* name_of(EndpointKind kind) noexcept {
         return "billing_portal";
     case EndpointKind::webhook:
         return "billing_webhook";
+    case EndpointKind::metrics:
+        return "billing_metrics";
     case EndpointKind::none:
         break;
     }
@@ -79,6 +81,9 @@ void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent) {
 
 char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     EndpointConf& conf = loc.endpoint;
+    if (conf.kind == EndpointKind::metrics) {
+        return NGX_CONF_OK;
+    }
     if (!main.stripe) {
         warn(cf, conf.place, "there is no billing_stripe: this location will answer 503");
     }

@@ -1,4 +1,4 @@
-// The setters of the directives around Stripe; as those in directives.hpp.
+// The setters of the directives around Stripe and of our own locations; as those in directives.hpp.
 #pragma once
 
 #include "nginx/ngx.hpp"
@@ -22,5 +22,6 @@ char* set_webhook_secret(ngx_conf_t* cf, ngx_command_t* command, void* conf); //
 char* set_checkout(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_checkout [redirect]
 char* set_portal(ngx_conf_t* cf, ngx_command_t* command, void* conf);   // billing_portal [redirect]
 char* set_webhook(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_webhook
+char* set_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_metrics
 
 } // namespace billing

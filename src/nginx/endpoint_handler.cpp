@@ -1,6 +1,7 @@
 #include "nginx/endpoint_handler.hpp"
 
 #include "endpoints/checkout.hpp"
+#include "endpoints/metrics.hpp"
 #include "endpoints/portal.hpp"
 #include "endpoints/webhook.hpp"
 #include "gate/problem.hpp"
@@ -86,6 +87,8 @@ Task<Response> work_for(EndpointKind kind, Request request, Services& services, 
         return checkout(std::move(request), services, settings);
     case EndpointKind::portal:
         return portal(std::move(request), services, settings);
+    case EndpointKind::metrics:
+        return metrics(std::move(request), services, settings);
     case EndpointKind::webhook:
         return webhook(std::move(request), services, settings);
     case EndpointKind::none:
@@ -157,6 +160,19 @@ std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf,
     return std::nullopt;
 }
 
+// OPTIONS is answered everywhere.
+struct Methods {
+    ngx_uint_t mask;
+    const char* allow;
+};
+
+Methods methods_of(EndpointKind kind) noexcept {
+    if (kind == EndpointKind::metrics) {
+        return {NGX_HTTP_GET | NGX_HTTP_HEAD, "GET, HEAD, OPTIONS"};
+    }
+    return {NGX_HTTP_POST, "POST, OPTIONS"};
+}
+
 std::size_t largest_body(const LocConf& conf) noexcept {
     return conf.endpoint.kind == EndpointKind::webhook ? k_max_event_bytes : k_max_input_bytes;
 }
@@ -211,14 +227,15 @@ ngx_int_t refuse_at_once(ngx_http_request_t* r, const Response& response) {
 
 ngx_int_t endpoint_handler(ngx_http_request_t* r) {
     return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [r]() -> ngx_int_t {
+        const Methods methods = methods_of(loc_conf(r).endpoint.kind);
         if (r->method == NGX_HTTP_OPTIONS) {
             Response response;
             response.status = NGX_HTTP_NO_CONTENT;
-            response.allow = "POST, OPTIONS";
+            response.allow = methods.allow;
             return refuse_at_once(r, response);
         }
-        if (r->method != NGX_HTTP_POST || r != r->main) {
-            return refuse_at_once(r, only_post());
+        if ((r->method & methods.mask) == 0 || r != r->main) {
+            return refuse_at_once(r, wrong_method(methods.allow));
         }
         if (r->headers_in.content_length_n > static_cast<off_t>(largest_body(loc_conf(r)))) {
             return refuse_at_once(r, too_large());

@@ -1,5 +1,6 @@
 #include "nginx/gate_handler.hpp"
 
+#include "gate/tally.hpp"
 #include "nginx/identity_record.hpp"
 #include "nginx/refusal.hpp"
 #include "nginx/waiting.hpp"
@@ -90,14 +91,12 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
 ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
-    Table& table = Worker::current()->table();
+    tally_refusal(Worker::current()->table(), record.decision, record.conf->observes);
     if (record.conf->observes) {
-        table.count(Counter::decisions_observed);
         record.observed = true;
         observe_refusal(r, record);
         return NGX_DECLINED;
     }
-    table.count(Counter::decisions_refused);
     record.refused = true;
     if (r == r->main) { // what it has paid on its way here goes back now: gRPC is told a refusal under status 200
         Worker::current()->gate().refund(record.charge);
@@ -106,12 +105,11 @@ ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
 }
 
 ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
-    Table& table = Worker::current()->table();
     record.observed = false;
     if (!record.decision.allows()) {
         return conclude_refusal(r, record);
     }
-    table.count(Counter::decisions_allowed);
+    tally_pass(Worker::current()->table(), record.decision);
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }

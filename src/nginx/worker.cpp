@@ -1,6 +1,7 @@
 #include "nginx/worker.hpp"
 
 #include "async/poll_reactor.hpp"
+#include "jobs/pulse.hpp"
 #include "stripe/names.hpp"
 
 namespace billing {
@@ -40,7 +41,20 @@ std::vector<const Rules*> all_rules(const MainConf& conf) {
 
 bool is_live(const MainConf& conf) { return conf.stripe && key_mode(conf.stripe->key) == KeyMode::live; }
 
-HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) {
+// Nothing: Stripe is not configured.
+std::optional<StripeConfig> stripe_config(const MainConf& conf, Table& table) {
+    std::optional<StripeConfig> config = conf.stripe;
+    if (config) {
+        config->told = [&table](ReplyKind kind) {
+            table.count(kind == ReplyKind::ok        ? Counter::stripe_ok
+                        : kind == ReplyKind::refused ? Counter::stripe_refused
+                                                     : Counter::stripe_unavailable);
+        };
+    }
+    return config;
+}
+
+HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf, Table& table) {
     HostJobs::Settings settings;
     settings.conninfo = conf.postgres;
     settings.listen_conninfo = conf.postgres_listen;
@@ -48,7 +62,8 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf) 
     settings.host = std::string{view(cycle->hostname)};
     settings.pid = static_cast<std::uint32_t>(ngx_pid);
     settings.for_all = conf.jobs.value_or(true);
-    settings.stripe = conf.stripe;
+    settings.stripe = stripe_config(conf, table);
+    settings.inbox.table = &table;
     const PaymentPolicy policy = conf.payment_policy.value_or(PaymentPolicy{});
     settings.inbox.livemode = is_live(conf);
     settings.inbox.payment_policy = policy.maintenance ? "maintenance" : "grace";
@@ -93,11 +108,14 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
       gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
       identity_(scope_, postgres_, table_, worker_tokens(conf)),
       endpoint_postgres_(reactor_, endpoint_postgres_config(conf)),
-      stripe_(reactor_, conf.stripe.value_or(StripeConfig{})), turns_(reactor_, k_checkouts_waiting),
-      checkouts_(reactor_, endpoint_postgres_),
-      inbox_(reactor_, endpoint_postgres_), services_{reactor_, stripe_, accounts_,     checkouts_,
-                                                      inbox_,   turns_,  is_live(conf), Complaint{reactor_}},
-      jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf)) {}
+      stripe_(reactor_, stripe_config(conf, table_).value_or(StripeConfig{})), turns_(reactor_, k_checkouts_waiting),
+      checkouts_(reactor_, endpoint_postgres_), inbox_(reactor_, endpoint_postgres_),
+      gauges_(reactor_, endpoint_postgres_, table_),
+      services_{
+          reactor_, stripe_,       accounts_,     checkouts_,          inbox_, turns_, table_,
+          gauges_,  is_live(conf), NGINX_VERSION, Complaint{reactor_},
+      },
+      jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf, table_)) {}
 
 Worker::~Worker() {
     requests_.cancel();
@@ -122,6 +140,8 @@ void Worker::start() {
     }
     identity_.start();
     jobs_.start();
+    scope_.spawn(
+        keep_telling(reactor_, table_, static_cast<std::uint32_t>(ngx_pid), postgres_, redis_ ? &*redis_ : nullptr));
 }
 
 ngx_int_t init_process(ngx_cycle_t* cycle) {

@@ -19,6 +19,7 @@
 #include "state/catalog_holder.hpp"
 #include "state/checkout_store.hpp"
 #include "state/event_inbox.hpp"
+#include "state/host_gauges.hpp"
 #include "state/quota_funding.hpp"
 #include "state/redis_cache.hpp"
 #include "state/table.hpp"
@@ -72,6 +73,7 @@ private:
     Turns turns_;
     CheckoutStore checkouts_;
     EventInbox inbox_;
+    HostGauges gauges_;
     Services services_;
     HostJobs jobs_;
 };

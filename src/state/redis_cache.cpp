@@ -50,6 +50,21 @@ Task<std::string> RedisCache::body_of(std::string key) {
     co_return trusted ? reply[1].text() : std::string{};
 }
 
+Task<RedisCache::Held> RedisCache::held(std::string account) {
+    const std::string key = account_key(account);
+    const std::string run = co_await run_id();
+    RedisArgs command{"HMGET", key, "run", "stamp"};
+    RedisReply reply = co_await redis_.command(std::move(command));
+    look_at(reply, key);
+    Held held;
+    held.told = reply.is_array() && !run.empty();
+    if (held.told) {
+        held.stamp = from_hex16(reply[1].text()).value_or(0);
+        held.trusted = reply[0].text() == run;
+    }
+    co_return held;
+}
+
 Task<std::string> RedisCache::run_id() {
     const std::uint64_t connection = redis_.counters().connects;
     if (!run_id_.empty() && run_id_of_ == connection) {

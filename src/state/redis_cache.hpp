@@ -24,6 +24,14 @@ public:
     Task<std::string> account(std::string account);
     Task<std::string> catalog();
 
+    // What is there of an account, believed or not; for the command that explains one.
+    struct Held {
+        bool told = false;       // Redis has answered
+        std::uint64_t stamp = 0; // 0: it holds nothing
+        bool trusted = false;    // written by this run of Redis, so that workers believe it
+    };
+    Task<Held> held(std::string account);
+
     // True when Redis now holds this stamp or a newer one; false when nobody knows.
     Task<bool> put_account(std::string account, std::uint64_t stamp, std::string body);
     Task<bool> put_catalog(std::uint64_t stamp, std::string body);

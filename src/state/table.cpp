@@ -5,6 +5,7 @@
 #include "state/table_writing.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -218,6 +219,7 @@ Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_ge
 // No lock: two writers in one entry leave at worst an entry that matches nobody.
 void Table::remember_unknown(AccountKey key, std::uint64_t until_mono_ms) noexcept {
     UnknownEntry& entry = zone_->unknown[key.lo % k_unknown_entries];
+    count(Counter::unknown);
     shared::store(entry.until, 0);
     shared::store(entry.hi, key.hi);
     shared::store(entry.lo, key.lo);
@@ -270,6 +272,7 @@ void Table::join(std::uint32_t pid) noexcept {
     for (auto& place : zone_->workers) {
         std::uint32_t there = shared::load(place);
         if ((there == 0 || is_dead(there)) && shared::swap(place, there, pid)) {
+            tell_state(pid, {});
             return;
         }
     }
@@ -284,6 +287,27 @@ bool Table::leave(std::uint32_t pid) noexcept {
         const std::uint32_t there = shared::load(place);
         return there == 0 || is_dead(there);
     });
+}
+
+void Table::tell_state(std::uint32_t pid, WorkerState state) noexcept {
+    for (std::size_t place = 0; place < k_attached_workers; ++place) {
+        if (shared::load(zone_->workers[place]) == pid) {
+            shared::store(zone_->states[place], std::bit_cast<std::uint64_t>(state));
+            return;
+        }
+    }
+}
+
+std::vector<WorkerState> Table::states() const {
+    std::vector<WorkerState> states;
+    for (std::size_t place = 0; place < k_attached_workers; ++place) {
+        const std::uint32_t pid = shared::load(zone_->workers[place]);
+        const auto state = std::bit_cast<WorkerState>(shared::load(zone_->states[place]));
+        if (pid != 0 && state.told && !is_dead(pid)) {
+            states.push_back(state);
+        }
+    }
+    return states;
 }
 
 bool Table::hold_lease(std::uint32_t pid, std::uint64_t now_mono_ms, std::uint64_t ttl_ms) noexcept {

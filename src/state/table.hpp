@@ -107,6 +107,7 @@ struct ZoneUse {
     std::uint32_t extensions;
     std::uint64_t held; // tokens
 };
+inline constexpr std::size_t k_unit_bytes = sizeof(Unit);
 
 class Table {
 public:
@@ -206,6 +207,9 @@ public:
     // what is held. Of several that leave at once at least one is told so.
     void join(std::uint32_t pid) noexcept;
     bool leave(std::uint32_t pid) noexcept;
+    // What a worker that has joined says of itself, and what all who are alive have said.
+    void tell_state(std::uint32_t pid, WorkerState state) noexcept;
+    std::vector<WorkerState> states() const;
 
     // Counters have a part for each of 16 workers; call it once in each after the fork.
     void as_worker(std::uint32_t number) noexcept { stripe_ = number % k_counter_stripes; }
@@ -214,6 +218,8 @@ public:
     }
     std::uint64_t counted(Counter counter) const noexcept;
     ZoneUse use() const noexcept;
+    // The same of so many units from there on, added to `use`: a large zone takes longer than a worker may.
+    void add_use(std::uint32_t from, std::uint32_t count, ZoneUse& use) const noexcept;
     // Units in the zone: how far sweep() has to walk for a whole turn.
     std::uint32_t units() const noexcept { return unit_count_; }
 

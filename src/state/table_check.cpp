@@ -5,7 +5,13 @@ namespace billing {
 
 ZoneUse Table::use() const noexcept {
     ZoneUse use{unit_count_, 0, 0, 0};
-    for (std::uint32_t number = 0; number < unit_count_; number++) {
+    add_use(0, unit_count_, use);
+    return use;
+}
+
+void Table::add_use(std::uint32_t from, std::uint32_t count, ZoneUse& use) const noexcept {
+    const std::uint32_t end = count < unit_count_ - from ? from + count : unit_count_;
+    for (std::uint32_t number = from; number < end; number++) {
         const Unit& unit = units_[number];
         const std::uint8_t kind = shared::load(unit.record.kind);
         if (kind == k_unit_quotas) {
@@ -18,7 +24,6 @@ ZoneUse Table::use() const noexcept {
         use.records += kind != k_unit_free && kind < k_unit_quotas;
         use.extensions += kind >= k_unit_quotas;
     }
-    return use;
 }
 
 std::string Table::check() noexcept {

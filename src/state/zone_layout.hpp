@@ -54,7 +54,7 @@ inline void clear_bits(T& word, std::type_identity_t<T> bits) noexcept {
 } // namespace shared
 
 inline constexpr std::uint64_t k_zone_magic = 0x31656e6f7a6c6962; // "bilzone1"
-inline constexpr std::uint32_t k_zone_layout = 1;                 // another number = another layout: refuse to attach
+inline constexpr std::uint32_t k_zone_layout = 2;                 // another number = another layout: refuse to attach
 inline constexpr std::uint32_t k_min_units = 1024;
 inline constexpr std::uint32_t k_line_entries = 8;
 inline constexpr std::size_t k_limit_numbers = 64;
@@ -217,20 +217,90 @@ struct UnknownEntry {
     std::uint64_t until; // monotonic ms, 0 = empty
 };
 
-// What is counted in the zone, summed over workers; never reset. Append only: metrics name them.
+// What is counted in the zone, summed over workers; never reset. Append only, as long as the layout is the same: a
+// zone outlives the module that made it. endpoints/metrics_text names them.
 enum class Counter : std::uint8_t {
     funds,     // fundings put into a slot
-    misses,    // for the gate: accounts not found
+    unknown,   // accounts that PostgreSQL did not know
     evictions, // accounts that made room for others
     wipes,     // records lost to a worker killed while writing one
     forfeited, // tokens lost: wiped records, a full batch
-    decisions_allowed,
-    decisions_refused,
-    decisions_observed, // refused, but only in the log
-    count_,             // keep last; at most k_counters
+
+    // Decisions (gate/tally). Nearly all requests are let through by what shared memory holds: those are counted once,
+    // all others by what was decided and by where the facts came from.
+    allowed_warm,
+    allowed,
+    allowed_grace,
+    allowed_fallback,
+    // Refusals, and behind each what `billing observe` only says.
+    denied_no_account,
+    observed_no_account,
+    denied_invalid_token,
+    observed_invalid_token,
+    denied_invalid_key,
+    observed_invalid_key,
+    denied_invalid_account,
+    observed_invalid_account,
+    denied_invalid_cost,
+    observed_invalid_cost,
+    denied_unknown_account,
+    observed_unknown_account,
+    denied_write_disabled,
+    observed_write_disabled,
+    denied_maintenance,
+    observed_maintenance,
+    denied_enforced,
+    observed_enforced,
+    denied_inactive,
+    observed_inactive,
+    denied_plan,
+    observed_plan,
+    denied_feature,
+    observed_feature,
+    denied_limit,
+    observed_limit,
+    denied_unavailable,
+    observed_unavailable,
+    from_nowhere,
+    from_shm,
+    from_redis,
+    from_postgres,
+    from_stale,
+
+    // Webhooks, as they were answered.
+    webhook_received,
+    webhook_duplicate,
+    webhook_ignored,
+    webhook_bad_signature,
+    webhook_error,
+
+    // Events, as they were processed.
+    event_applied,
+    event_ignored,
+    event_parked,
+    event_retried,
+    event_dead,
+
+    // Calls of Stripe, with all their tries.
+    stripe_ok,
+    stripe_refused,
+    stripe_unavailable,
+    count_, // keep last; at most k_counters
 };
-inline constexpr std::size_t k_counters = 64;
+constexpr Counter observed(Counter denied) noexcept { return static_cast<Counter>(static_cast<unsigned>(denied) + 1); }
+inline constexpr std::size_t k_counters = 128;
 inline constexpr std::size_t k_counter_stripes = 16; // by process, so that workers do not share a line
+
+// How a worker stands with what is behind it, as it told last. One word, so that it is read as it was written.
+struct WorkerState {
+    bool told = false;
+    bool postgres_up = false;
+    bool has_redis = false;
+    bool redis_up = false;
+    std::uint16_t postgres_pending = 0; // queries without an answer
+    std::uint16_t redis_pending = 0;
+};
+static_assert(sizeof(WorkerState) == sizeof(std::uint64_t) && std::has_unique_object_representations_v<WorkerState>);
 
 struct alignas(64) ZoneHeader {
     // Fixed at creation.
@@ -263,6 +333,7 @@ struct alignas(64) ZoneHeader {
     SharedText<k_position_bytes> position;
     SharedText<k_catalog_bytes> catalog;
     std::uint32_t workers[k_attached_workers]; // pids of the processes that use the zone, 0 = free
+    std::uint64_t states[k_attached_workers];  // of each, a WorkerState
     UnknownEntry unknown[k_unknown_entries];
     BatchRegion batch;
 };

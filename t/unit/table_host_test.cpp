@@ -179,10 +179,10 @@ TEST(TableCounters, AreSummedOverWorkers) {
     TestZone zone;
     for (std::uint32_t worker = 0; worker < 20; worker++) {
         zone.table.as_worker(worker);
-        zone.table.count(Counter::decisions_allowed, worker);
+        zone.table.count(Counter::allowed, worker);
     }
-    EXPECT_EQ(zone.table.counted(Counter::decisions_allowed), 190u);
-    EXPECT_EQ(zone.table.counted(Counter::decisions_refused), 0u);
+    EXPECT_EQ(zone.table.counted(Counter::allowed), 190u);
+    EXPECT_EQ(zone.table.counted(Counter::denied_plan), 0u);
 }
 
 } // namespace
