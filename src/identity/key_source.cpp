@@ -188,6 +188,7 @@ bool KeySource::take(const std::string& text) {
     keys_ = std::move(keys).value();
     text_ = text;
     ++generation_;
+    reactor_.log(LogLevel::info, "billing: " + where() + ": keys in force: " + std::to_string(keys_.size()));
     return true;
 }
 
