@@ -77,6 +77,7 @@ ngx_command_t commands[] = {
     content_directive(ngx_string("billing_checkout"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_checkout), // [redirect]
     content_directive(ngx_string("billing_portal"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_portal),     // [redirect]
     content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS, set_webhook),
+    content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check),     // the decision, for other proxies
     content_directive(ngx_string("billing_metrics"), NGX_CONF_NOARGS, set_metrics), // for the inside
     ngx_null_command,
 };

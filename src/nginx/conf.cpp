@@ -240,6 +240,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         if (conf.endpoint.kind != EndpointKind::none) {
             return merge_endpoint(cf, conf, main, own_rules);
         }
+        if (conf.check && !conf.gated) {
+            return complain(cf, *conf.check,
+                            "\"billing_check\" tells the gate's decision; write \"billing on;\" beside it");
+        }
         if (!conf.gated) {
             return NGX_CONF_OK;
         }

@@ -108,6 +108,7 @@ struct LocConf {
     std::vector<PlacedFeature> features;
     std::vector<PlacedQuota> quotas;
     std::optional<ConfPlace> on_place;
+    std::optional<ConfPlace> check; // billing_check; not inherited
     EndpointConf endpoint;
     IdentityConf identity;
     const LocationRules* rules = nullptr; // after merge, where billing is on

@@ -1,6 +1,8 @@
 #include "nginx/directives.hpp"
 
+#include "nginx/check_handler.hpp"
 #include "nginx/conf.hpp"
+#include "nginx/methods.hpp"
 #include "nginx/setters.hpp"
 #include "nginx/settings.hpp"
 #include "nginx/zone.hpp"
@@ -369,39 +371,18 @@ char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 }
 
 char* set_read_methods(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    struct Method {
-        std::string_view name;
-        ngx_uint_t bit;
-    };
-    constexpr std::array<Method, 14> k_methods = {{
-        {"GET", NGX_HTTP_GET},
-        {"HEAD", NGX_HTTP_HEAD},
-        {"POST", NGX_HTTP_POST},
-        {"PUT", NGX_HTTP_PUT},
-        {"DELETE", NGX_HTTP_DELETE},
-        {"PATCH", NGX_HTTP_PATCH},
-        {"OPTIONS", NGX_HTTP_OPTIONS},
-        {"TRACE", NGX_HTTP_TRACE},
-        {"PROPFIND", NGX_HTTP_PROPFIND},
-        {"PROPPATCH", NGX_HTTP_PROPPATCH},
-        {"MKCOL", NGX_HTTP_MKCOL},
-        {"COPY", NGX_HTTP_COPY},
-        {"MOVE", NGX_HTTP_MOVE},
-        {"LOCK", NGX_HTTP_LOCK},
-    }};
-    return setter<LocConf>(cf, conf, [cf, &k_methods](LocConf& loc) -> char* {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
         if (loc.reads) {
             return duplicate();
         }
         ngx_uint_t reads = 0;
         for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
-            const auto* known = std::find_if(k_methods.begin(), k_methods.end(),
-                                             [&](const Method& method) { return method.name == word(cf, index); });
-            if (known == k_methods.end()) {
+            const auto bit = method_bit(word(cf, index));
+            if (!bit) {
                 return fail(cf, "unknown method \"" + std::string{word(cf, index)} +
                                     "\"; write those that change nothing, as GET HEAD OPTIONS TRACE");
             }
-            reads |= known->bit;
+            reads |= *bit;
         }
         loc.reads = reads;
         return NGX_CONF_OK;
@@ -423,6 +404,18 @@ char* set_live_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             live = static_cast<StatusSet>(live | status_bit(*status));
         }
         loc.live = live;
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_check(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.check) {
+            return duplicate();
+        }
+        loc.check = ConfPlace::here(cf);
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module))->handler =
+            check_handler;
         return NGX_CONF_OK;
     });
 }

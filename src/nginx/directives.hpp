@@ -24,4 +24,7 @@ char* set_codes(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // b
 char* set_read_methods(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_read_methods METHOD...
 char* set_live_status(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_live_status STATUS...
 
+// location
+char* set_check(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_check
+
 } // namespace billing

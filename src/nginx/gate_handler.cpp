@@ -1,6 +1,7 @@
 #include "nginx/gate_handler.hpp"
 
 #include "gate/tally.hpp"
+#include "nginx/check_handler.hpp"
 #include "nginx/identity_record.hpp"
 #include "nginx/refusal.hpp"
 #include "nginx/waiting.hpp"
@@ -160,7 +161,7 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         .costs = conf.rules->costs,
         .now = ngx_time(),
         .now_ms = ngx_current_msec,
-        .write = (r->method & conf.read_methods) == 0,
+        .write = ((conf.check ? asked_method(r) : r->method) & conf.read_methods) == 0,
         .live = conf.live_statuses,
         .unknown = conf.unknown_account,
         .on_error = conf.error_policy,

@@ -104,6 +104,9 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     if (const auto challenge = challenge_of(decision.reason); ok && !challenge.empty()) {
         ok = add_header(r, "WWW-Authenticate", challenge);
     }
+    if (ok && record.conf->check) { // a proxy that asks may look at nothing but fields
+        ok = add_header(r, "X-Billing-Reason", reason_code(decision, rules));
+    }
     if (!ok) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

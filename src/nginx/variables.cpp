@@ -99,6 +99,15 @@ ngx_int_t get_variable(ngx_http_request_t* r, ngx_http_variable_value_t* value, 
 
 } // namespace
 
+std::string read_variable(const RequestRecord& record, std::string_view name) {
+    for (const Variable& variable : k_variables) {
+        if (variable.name == name) {
+            return variable.read(record);
+        }
+    }
+    return {};
+}
+
 ngx_int_t add_variables(ngx_conf_t* cf) {
     for (std::size_t index = 0; index < k_variables.size(); ++index) {
         ngx_str_t name = as_ngx(k_variables[index].name);

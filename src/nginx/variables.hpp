@@ -4,9 +4,14 @@
 
 #include "nginx/ngx.hpp"
 
+#include "nginx/gate_handler.hpp"
+
 namespace billing {
 
 // nginx's hook, before the configuration is read.
 ngx_int_t add_variables(ngx_conf_t* cf);
+
+// What one of them says of a request, by its name without "$"; "" for nothing.
+std::string read_variable(const RequestRecord& record, std::string_view name);
 
 } // namespace billing
