@@ -115,35 +115,6 @@ subtest 'O2: each way of being refused, and of being let through, is counted onc
     wait_for(sub { page($host)->value('billing_cache_entries') >= 8 }, 10 * patience(), 'accounts in shared memory are counted, some seconds later');
 };
 
-subtest 'O2: any worker answers for all of them' => sub {
-    my (%workers, $passed);
-    my $before = page($host);
-    wait_for(sub {
-        for ($host->get_many(32, 16, '/plain/x', as('good'))) {
-            $workers{$_->header('X-Worker')}++;
-            $passed += $_->status == 200;
-        }
-        return keys %workers == 2;
-    }, 30, 'both workers have let requests through');
-    my %told;
-    wait_for(sub {
-        for ($host->get_many(8, 8, '/metrics')) {
-            $told{$_->header('X-Worker')} = Billing::Metrics->parse($_->body)->since($before, @decisions);
-        }
-        return keys %told == 2;
-    }, 30, 'both workers have been asked');
-    is_deeply $told{$_}, {'billing_decisions_total decision=allow reason=none' => $passed}, "worker $_ tells of all $passed" for sort keys %told;
-    my $page = page($host);
-    is $page->value('billing_workers'), 2, 'there are two';
-    for my $backend (qw(postgres redis)) {
-        wait_for(sub { page($host)->value('billing_backend_up', backend => $backend) }, 10, "$backend is up");
-        is page($host)->value('billing_backend_connected_workers', backend => $backend), 2, "both are connected with $backend";
-    }
-    my ($gone) = $host->kill9_worker;
-    wait_for(sub { page($host)->value('billing_workers') == 2 }, 10, 'who died is not counted, who came is');
-    is page($host)->since($before, @decisions)->{'billing_decisions_total decision=allow reason=none'}, $passed, 'what the dead one had counted stays';
-};
-
 subtest 'O2: events, and calls of Stripe' => sub {
     my @families = qw(billing_webhook_events_total billing_webhook_processed_total billing_stripe_requests_total);
     my $number = 0;
@@ -174,6 +145,35 @@ subtest 'O2: events, and calls of Stripe' => sub {
         'a customer and a session were made at Stripe';
     wait_for(sub { page($host)->value('billing_webhook_backlog', status => 'parked') == 1 }, 15, 'the parked one is in the backlog');
     is page($host)->value('billing_webhook_backlog', status => 'dead'), 0, 'and none is dead';
+};
+
+subtest 'O2: any worker answers for all of them' => sub {
+    my (%workers, $passed);
+    my $before = page($host);
+    wait_for(sub {
+        for ($host->get_many(32, 16, '/plain/x', as('good'))) {
+            $workers{$_->header('X-Worker')}++;
+            $passed += $_->status == 200;
+        }
+        return keys %workers == 2;
+    }, 30, 'both workers have let requests through');
+    my %told;
+    wait_for(sub {
+        for ($host->get_many(8, 8, '/metrics')) {
+            $told{$_->header('X-Worker')} = Billing::Metrics->parse($_->body)->since($before, @decisions);
+        }
+        return keys %told == 2;
+    }, 30, 'both workers have been asked');
+    is_deeply $told{$_}, {'billing_decisions_total decision=allow reason=none' => $passed}, "worker $_ tells of all $passed" for sort keys %told;
+    my $page = page($host);
+    is $page->value('billing_workers'), 2, 'there are two';
+    for my $backend (qw(postgres redis)) {
+        wait_for(sub { page($host)->value('billing_backend_up', backend => $backend) }, 10, "$backend is up");
+        is page($host)->value('billing_backend_connected_workers', backend => $backend), 2, "both are connected with $backend";
+    }
+    my ($gone) = $host->kill9_worker;
+    wait_for(sub { page($host)->value('billing_workers') == 2 }, 10, 'who died is not counted, who came is');
+    is page($host)->since($before, @decisions)->{'billing_decisions_total decision=allow reason=none'}, $passed, 'what the dead one had counted stays';
 };
 
 subtest 'G21, O2: PostgreSQL stands still, the page does not' => sub {
