@@ -91,7 +91,10 @@ public:
         for (int round = 0; round < k_rounds; ++round) {
             start_ = co_await services_.checkouts.begin(account_, price_);
             if (start_.outcome == CheckoutStart::Outcome::unknown_account && settings_.create_accounts) {
-                co_await services_.accounts.fetch(account_, AccountStore::Mode::create);
+                Fetched fetched = co_await services_.accounts.fetch(account_, AccountStore::Mode::create);
+                if (fetched == Fetched::unavailable) {
+                    co_return unavailable();
+                }
                 start_ = co_await services_.checkouts.begin(account_, price_);
             }
             std::optional<Response> response = co_await go_on();

@@ -15,7 +15,7 @@ PgConfig postgres_config(const MainConf& conf) {
 }
 
 // How many of one account's checkouts may wait for the one before.
-constexpr std::size_t k_checkouts_waiting = 8;
+constexpr std::size_t k_checkouts_waiting = 12;
 
 PgConfig endpoint_postgres_config(const MainConf& conf) {
     PgConfig config = postgres_config(conf);
