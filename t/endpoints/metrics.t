@@ -3,6 +3,7 @@
 use v5.36;
 use Billing::Metrics ();
 use Billing::Process qw(new_directory patience root slurp);
+use Billing::Client qw(requests);
 use Billing::Test;
 use Digest::SHA qw(hmac_sha256_hex);
 use JSON::PP ();
@@ -195,7 +196,11 @@ subtest 'G21, O2: PostgreSQL stands still, the page does not' => sub {
         'billing_decisions_total decision=allow_fallback reason=unavailable' => 1, 'billing_decisions_total decision=deny reason=unavailable' => 1,
     }, 'the rest is, also how it was decided meanwhile';
     cmp_ok $page->value('billing_watermark_age_seconds'), '>', 3, 'and that nothing is heard';
-    wait_for(sub { !page($host)->value('billing_backend_up', backend => 'postgres') }, 20, 'PostgreSQL is down');
+    my $asked = 0;
+    wait_for(sub {    # a worker notices by asking
+        requests(8, map { {address => $host->address, method => 'GET', path => '/plain/x', headers => {as('nobody-' . ++$asked)}} } 1 .. 8);
+        return !page($host)->value('billing_backend_up', backend => 'postgres');
+    }, 30, 'PostgreSQL is down');
     is page($host)->value('billing_backend_up', backend => 'redis'), 1, 'and Redis is not';
     $world->db->resume;
     wait_for(sub { defined page($host)->value('billing_dirty_accounts') }, 20, 'back, its queues are there again');
