@@ -57,9 +57,10 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_api_key"), NGX_CONF_TAKE1, set_api_key), // VALUE: where the key is | off
 
     // for what
-    level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),                 // NAME... | >=NAME
-    level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature),           // NAME... [match=all|any]
-    level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE12, set_quota),              // NAME [cost=N|$variable]
+    level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),       // NAME... | >=NAME
+    level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature), // NAME... [match=all|any]
+    level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE123, set_quota), // NAME [cost=N|$variable] [window=NAME]
+    level_directive(ngx_string("billing_rate"), NGX_CONF_TAKE12, set_rate),    // NAME [hosts=N]
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 

@@ -49,7 +49,9 @@ CREATE TABLE billing.limits (
     limit_no  smallint PRIMARY KEY CHECK (limit_no BETWEEN 0 AND 63),
     limit_key billing.catalog_key NOT NULL UNIQUE,
     kind      text NOT NULL DEFAULT 'counter' CHECK (kind = 'counter'),
-    period    text NOT NULL CHECK (period IN ('minute', 'hour', 'day', 'month', 'lifetime'))
+    period    text NOT NULL CHECK (period IN ('minute', 'hour', 'day', 'month', 'lifetime', 'cycle', 'sliding')),
+    length    integer CHECK (length BETWEEN 60 AND 366 * 86400), -- of a sliding window, seconds
+    CONSTRAINT limits_length_of_sliding CHECK ((period = 'sliding') = (length IS NOT NULL))
 );
 
 -- A limit without a row here is 0 for the plan. Unlimited is its own flag: NULL alone never means it.
@@ -60,6 +62,21 @@ CREATE TABLE billing.plan_limits (
     unlimited boolean NOT NULL DEFAULT false,
     PRIMARY KEY (plan_no, limit_no),
     CONSTRAINT plan_limits_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
+);
+
+-- Short-term rates protect, they are not sold as units: hosts count them by themselves, nothing is kept here.
+CREATE TABLE billing.rates (
+    rate_no  smallint PRIMARY KEY CHECK (rate_no BETWEEN 0 AND 63),
+    rate_key billing.catalog_key NOT NULL UNIQUE
+);
+
+-- So many requests in so many seconds. A rate without a row here is without bound for the plan.
+CREATE TABLE billing.plan_rates (
+    plan_no  smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    rate_no  smallint NOT NULL REFERENCES billing.rates,
+    requests integer NOT NULL CHECK (requests BETWEEN 0 AND 1000000),
+    seconds  integer NOT NULL CHECK (seconds BETWEEN 1 AND 366 * 86400),
+    PRIMARY KEY (plan_no, rate_no)
 );
 
 CREATE TABLE billing.credit_types (
@@ -96,7 +113,7 @@ INSERT INTO billing.meta DEFAULT VALUES;
 -- ---------------------------------------------------------------- accounts
 
 CREATE TABLE billing.accounts (
-    id                 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id                 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY CHECK (id < 1099511627776), -- hosts keep 40 bits
     external_id        text COLLATE "C" NOT NULL UNIQUE CHECK (external_id ~ '^[A-Za-z0-9_.@:|-]{1,128}$'),
     plan_no            smallint NOT NULL REFERENCES billing.plans,
     status             text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'trialing', 'past_due', 'canceled',
@@ -110,6 +127,9 @@ CREATE TABLE billing.accounts (
     period_start       billing.moment,
     period_end         billing.moment,
     cancel_at          billing.moment,
+    -- Billing months begin here: [anchor + k months). The subscription's, else the moment at which the account came into being.
+    cycle_anchor       billing.moment NOT NULL DEFAULT date_trunc('second', now()),
+    zone               text COLLATE "C", -- of days and months, as Europe/Berlin; NULL: UTC
     email              text,
     name               text,
     stripe_customer_id text COLLATE "C" UNIQUE,
@@ -177,6 +197,7 @@ CREATE TABLE billing.credit_ledger (
 -- ---------------------------------------------------------------- quotas
 
 -- issued: tokens that left for hosts, less those that came back; used: what hosts reported as spent.
+-- period 0 of a cycle or sliding window holds nothing: who funds locks it, so that sums over rows are exact.
 -- issued <= cap holds when tokens are issued (quota_fund, under the row's lock); it is no constraint, for caps may fall.
 -- cap NULL = unlimited. fillfactor: every fund and flush updates the row in place (HOT).
 CREATE TABLE billing.quota_periods (
@@ -188,6 +209,9 @@ CREATE TABLE billing.quota_periods (
     cap         bigint CHECK (cap >= 0),
     issued      bigint NOT NULL DEFAULT 0 CONSTRAINT quota_periods_issued_not_negative CHECK (issued >= 0),
     used        bigint NOT NULL DEFAULT 0 CONSTRAINT quota_periods_used_not_negative CHECK (used >= 0),
+    -- of windows that may overlap others (cycle, sliding): the largest cap under which units were issued, and when last
+    peak        bigint,
+    issued_at   timestamptz,
     nearly_at   timestamptz, -- when issued first crossed 90 % of the cap and hosts were asked to return what they hold
     recalled_at timestamptz, -- when hosts were last asked because a request was about to be refused
     PRIMARY KEY (account_id, limit_no, period)

@@ -41,10 +41,12 @@ BEGIN
     END IF;
     IF NEW.ent_version = OLD.ent_version
        AND ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.write_enabled, NEW.billing_enforced, NEW.overage_opt_in,
-               NEW.grace_until, NEW.trial_end, NEW.period_end, NEW.cancel_at, NEW.deleted_at IS NULL)
+               NEW.grace_until, NEW.trial_end, NEW.period_end, NEW.cancel_at, NEW.cycle_anchor, NEW.zone,
+               NEW.deleted_at IS NULL)
            IS DISTINCT FROM
            ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.write_enabled, OLD.billing_enforced, OLD.overage_opt_in,
-               OLD.grace_until, OLD.trial_end, OLD.period_end, OLD.cancel_at, OLD.deleted_at IS NULL) THEN
+               OLD.grace_until, OLD.trial_end, OLD.period_end, OLD.cancel_at, OLD.cycle_anchor, OLD.zone,
+               OLD.deleted_at IS NULL) THEN
         NEW.ent_version := OLD.ent_version + 1;
     END IF;
     IF NEW.ent_version <> OLD.ent_version THEN
@@ -115,7 +117,7 @@ CREATE FUNCTION billing.audit_view(a billing.accounts) RETURNS jsonb LANGUAGE sq
 $$ SELECT jsonb_build_object('plan', (SELECT plan_key FROM plans WHERE plan_no = a.plan_no), 'status', a.status,
         'maintenance', a.maintenance, 'write_enabled', a.write_enabled, 'billing_enforced', a.billing_enforced,
         'overage_opt_in', a.overage_opt_in, 'grace_until', a.grace_until, 'trial_end', a.trial_end,
-        'cancel_at', a.cancel_at, 'deleted', a.deleted_at IS NOT NULL) $$;
+        'cancel_at', a.cancel_at, 'zone', a.zone, 'deleted', a.deleted_at IS NOT NULL) $$;
 
 CREATE FUNCTION billing.accounts_audit() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = billing, pg_temp AS $$
@@ -135,11 +137,25 @@ BEGIN
 END $$;
 CREATE TRIGGER accounts_audit AFTER UPDATE ON billing.accounts FOR EACH ROW
     WHEN (ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.write_enabled, NEW.billing_enforced, NEW.overage_opt_in,
-              NEW.grace_until, NEW.trial_end, NEW.cancel_at, NEW.deleted_at IS NULL)
+              NEW.grace_until, NEW.trial_end, NEW.cancel_at, NEW.zone, NEW.deleted_at IS NULL)
           IS DISTINCT FROM
           ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.write_enabled, OLD.billing_enforced, OLD.overage_opt_in,
-              OLD.grace_until, OLD.trial_end, OLD.cancel_at, OLD.deleted_at IS NULL))
+              OLD.grace_until, OLD.trial_end, OLD.cancel_at, OLD.zone, OLD.deleted_at IS NULL))
     EXECUTE FUNCTION billing.accounts_audit();
+
+-- A name of the tz database, told in its own spelling. PostgreSQL would also take "EST5EDT4,..." and words of abbreviations.
+CREATE FUNCTION billing.accounts_zone() RETURNS trigger LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF NEW.zone !~ '^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$'
+       OR NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name COLLATE "C" = NEW.zone) THEN
+        RAISE EXCEPTION '"%" is no time zone; write one as Europe/Berlin', NEW.zone USING ERRCODE = '22023';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER accounts_zone_new BEFORE INSERT ON billing.accounts FOR EACH ROW WHEN (NEW.zone IS NOT NULL)
+    EXECUTE FUNCTION billing.accounts_zone();
+CREATE TRIGGER accounts_zone BEFORE UPDATE OF zone ON billing.accounts FOR EACH ROW
+    WHEN (NEW.zone IS NOT NULL AND NEW.zone IS DISTINCT FROM OLD.zone) EXECUTE FUNCTION billing.accounts_zone();
 
 -- ---------------------------------------------------------------- catalog version
 
@@ -187,7 +203,7 @@ DO $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['plans', 'plan_prices', 'features', 'plan_features', 'limits', 'plan_limits',
+    FOREACH t IN ARRAY ARRAY['plans', 'plan_prices', 'features', 'plan_features', 'limits', 'plan_limits', 'rates', 'plan_rates',
                              'credit_types', 'plan_credits', 'packs'] LOOP
         EXECUTE format('CREATE TRIGGER %s_inserted AFTER INSERT ON billing.%s REFERENCING NEW TABLE AS new_rows
             FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed()', t, t);

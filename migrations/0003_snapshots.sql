@@ -29,6 +29,38 @@ $$ SELECT pg_catalog.lpad(pg_catalog.to_hex(stamp), 16, '0') $$;
 CREATE FUNCTION billing.unix(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE AS
 $$ SELECT pg_catalog.floor(EXTRACT(epoch FROM at AT TIME ZONE 'UTC'))::bigint $$;
 
+CREATE FUNCTION billing.zone_offset(zone text, at timestamptz) RETURNS integer LANGUAGE sql IMMUTABLE AS
+$$ SELECT extract(epoch FROM (at AT TIME ZONE zone) - (at AT TIME ZONE 'UTC'))::integer $$;
+
+-- A time zone around a moment, for hosts, which have no tz database: its offsets from the last five weeks to a year and
+-- more ahead, [from, offset in seconds] in order, and how far they hold. Looked up a week apart, then halved to the second.
+CREATE FUNCTION billing.zone_spans(zone text, at timestamptz) RETURNS text LANGUAGE plpgsql STABLE
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    k_week CONSTANT bigint := 7 * 86400;
+    v_from bigint := floor(extract(epoch FROM at))::bigint - 5 * k_week;
+    v_spans text := '[0,' || zone_offset(zone, to_timestamp(v_from)) || ']';
+    c record;
+    v_low bigint;
+    v_high bigint;
+BEGIN
+    FOR c IN SELECT s.t, s.o FROM (SELECT g.t, zone_offset(zone_spans.zone, to_timestamp(g.t)) AS o,
+                 lag(zone_offset(zone_spans.zone, to_timestamp(g.t))) OVER (ORDER BY g.t) AS before
+                 FROM generate_series(v_from, v_from + 62 * k_week, k_week) g(t)) s WHERE s.o <> s.before ORDER BY s.t LOOP
+        v_low := c.t - k_week;
+        v_high := c.t;
+        WHILE v_high - v_low > 1 LOOP
+            IF zone_offset(zone, to_timestamp((v_low + v_high) / 2)) = c.o THEN
+                v_high := (v_low + v_high) / 2;
+            ELSE
+                v_low := (v_low + v_high) / 2;
+            END IF;
+        END LOOP;
+        v_spans := v_spans || ',[' || v_high || ',' || c.o || ']';
+    END LOOP;
+    RETURN '{"spans":[' || v_spans || '],"until":' || v_from + 62 * k_week || '}';
+END $$;
+
 -- Concatenation instead of json_build_object: it is compact and a third of the cost, and safe because every text in it is
 -- held to a narrow alphabet by a constraint. OFFSET 0 keeps the epoch at one evaluation a query.
 CREATE VIEW billing.account_snapshots AS
@@ -43,6 +75,8 @@ CREATE VIEW billing.account_snapshots AS
         || ',"trial_end":' || coalesce(billing.unix(a.trial_end)::text, 'null')
         || ',"period_end":' || coalesce(billing.unix(a.period_end)::text, 'null')
         || ',"cancel_at":' || coalesce(billing.unix(a.cancel_at)::text, 'null')
+        || ',"anchor":' || billing.unix(a.cycle_anchor)
+        || ',"zone":' || CASE WHEN a.zone IS NULL THEN 'null' ELSE billing.zone_spans(a.zone, clock_timestamp()) END
         || ',"features":{' || coalesce((
             SELECT string_agg('"' || f.feature_no || '":{"on":' || f.enabled::text || ',"until":'
                 || coalesce(billing.unix(f.expires_at)::text, 'null') || '}', ',' ORDER BY f.feature_no)
@@ -64,13 +98,17 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
         || ',"features":{' || coalesce((SELECT string_agg('"' || feature_key || '":' || feature_no, ',' ORDER BY feature_no)
             FROM features), '')
         || '},"limits":{' || coalesce((SELECT string_agg('"' || limit_key || '":{"no":' || limit_no || ',"period":"' || period
-            || '"}', ',' ORDER BY limit_no) FROM limits), '')
+            || coalesce('","length":' || length || '}', '"}'), ',' ORDER BY limit_no) FROM limits), '')
+        || '},"rates":{' || coalesce((SELECT string_agg('"' || rate_key || '":' || rate_no, ',' ORDER BY rate_no)
+            FROM rates), '')
         || '},"plans":[' || coalesce((SELECT string_agg('{"no":' || p.plan_no || ',"key":"' || p.plan_key || '","name":'
             || to_json(p.display_name)::text || ',"rank":' || p.rank || ',"free":' || p.is_free::text
             || ',"features":[' || coalesce((SELECT string_agg(f.feature_no::text, ',' ORDER BY f.feature_no)
                 FROM plan_features f WHERE f.plan_no = p.plan_no), '')
             || '],"limits":{' || coalesce((SELECT string_agg('"' || l.limit_no || '":' || coalesce(l.amount::text, 'null'),
                 ',' ORDER BY l.limit_no) FROM plan_limits l WHERE l.plan_no = p.plan_no), '')
+            || '},"rates":{' || coalesce((SELECT string_agg('"' || r.rate_no || '":[' || r.requests || ',' || r.seconds || ']',
+                ',' ORDER BY r.rate_no) FROM plan_rates r WHERE r.plan_no = p.plan_no), '')
             || '}}', ',' ORDER BY p.plan_no) FROM plans p), '')
         || ']}'
     FROM current_meta m

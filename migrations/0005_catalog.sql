@@ -40,7 +40,44 @@ BEGIN
     RETURN QUERY SELECT e.key, e.value FROM jsonb_each(object) e ORDER BY e.key COLLATE "C";
 END $$;
 
--- Features, limits and credit types: named in the document, or kept while something still refers to them.
+-- Seconds of "90s", "10m", "10min", "24h", "7d"; "min" is "1min".
+CREATE FUNCTION billing.catalog_seconds(value text, path text) RETURNS integer LANGUAGE plpgsql IMMUTABLE
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_parts text[] := regexp_match(value, '^(\d{0,7})(s|sec|m|min|minute|h|hour|d|day|w)$');
+BEGIN
+    IF v_parts IS NULL THEN
+        RAISE EXCEPTION 'catalog: % must be a time, as "24h"', path USING ERRCODE = '22023';
+    END IF;
+    RETURN coalesce(nullif(v_parts[1], ''), '1')::integer * CASE left(v_parts[2], 1)
+        WHEN 's' THEN 1 WHEN 'm' THEN 60 WHEN 'h' THEN 3600 WHEN 'd' THEN 86400 ELSE 7 * 86400 END;
+END $$;
+
+-- A quota's limits: itself where it has one period, QUOTA:WINDOW where it has several windows.
+CREATE FUNCTION billing.catalog_limits(document jsonb) RETURNS TABLE (key text, period text, length integer)
+    LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
+    SELECT x.key, x.value ->> 'period', CASE WHEN x.value ->> 'period' = 'sliding'
+               THEN catalog_seconds(coalesce(x.value ->> 'length', ''), x.path || '.length') END
+    FROM (SELECT q.key, q.value, 'quotas.' || q.key AS path
+              FROM catalog_members(document -> 'quotas', 'quotas') q WHERE NOT q.value ? 'windows'
+          UNION ALL
+          SELECT q.key || ':' || w.key, w.value, 'quotas.' || q.key || '.windows.' || w.key
+              FROM catalog_members(document -> 'quotas', 'quotas') q
+              CROSS JOIN LATERAL catalog_members(q.value -> 'windows', 'quotas.' || q.key || '.windows') w) x
+$$;
+
+-- What a plan gives of them: one amount, or one for each window.
+CREATE FUNCTION billing.catalog_amounts(plan jsonb, path text) RETURNS TABLE (key text, value jsonb, path text)
+    LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
+    SELECT q.key, q.value, catalog_amounts.path || '.' || q.key
+        FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q WHERE jsonb_typeof(q.value) <> 'object'
+    UNION ALL
+    SELECT q.key || ':' || w.key, w.value, catalog_amounts.path || '.' || q.key || '.' || w.key
+        FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q
+        CROSS JOIN LATERAL catalog_members(CASE WHEN jsonb_typeof(q.value) = 'object' THEN q.value END, '') w
+$$;
+
+-- Features, limits, rates and credit types: named in the document, or kept while something still refers to them.
 CREATE FUNCTION billing.catalog_apply_names(document jsonb) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
@@ -60,13 +97,19 @@ BEGIN
     INSERT INTO features (feature_no, feature_key)
         SELECT f.no, f.key FROM free_numbers(ARRAY(SELECT feature_no FROM features), 0, 127, v_names, 'features') f;
 
-    SELECT array_agg(q.key) INTO v_names FROM catalog_members(document -> 'quotas', 'quotas') q
+    SELECT array_agg(q.key) INTO v_names FROM catalog_limits(document) q
         WHERE q.key NOT IN (SELECT limit_key FROM limits);
-    INSERT INTO limits (limit_no, limit_key, period)
-        SELECT f.no, f.key, document -> 'quotas' -> f.key ->> 'period'
-        FROM free_numbers(ARRAY(SELECT limit_no FROM limits), 0, 63, v_names, 'quotas') f;
-    UPDATE limits l SET period = q.value ->> 'period' FROM catalog_members(document -> 'quotas', 'quotas') q
-        WHERE q.key = l.limit_key AND l.period IS DISTINCT FROM q.value ->> 'period';
+    INSERT INTO limits (limit_no, limit_key, period, length)
+        SELECT f.no, f.key, q.period, q.length
+        FROM free_numbers(ARRAY(SELECT limit_no FROM limits), 0, 63, v_names, 'quotas') f
+        JOIN catalog_limits(document) q ON q.key = f.key;
+    UPDATE limits l SET period = q.period, length = q.length FROM catalog_limits(document) q
+        WHERE q.key = l.limit_key AND ROW(l.period, l.length) IS DISTINCT FROM ROW(q.period, q.length);
+
+    SELECT array_agg(r.key) INTO v_names FROM catalog_members(document -> 'rates', 'rates') r
+        WHERE r.key NOT IN (SELECT rate_key FROM rates);
+    INSERT INTO rates (rate_no, rate_key)
+        SELECT f.no, f.key FROM free_numbers(ARRAY(SELECT rate_no FROM rates), 0, 63, v_names, 'rates') f;
 
     SELECT array_agg(c.key) INTO v_names FROM catalog_members(document -> 'credits', 'credits') c
         WHERE c.key NOT IN (SELECT credit_key FROM credit_types);
@@ -107,17 +150,31 @@ BEGIN
 
     DELETE FROM plan_limits pl USING plans p, limits l WHERE p.plan_no = pl.plan_no AND l.limit_no = pl.limit_no
         AND document -> 'plans' ? p.plan_key
-        AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'quotas' ? l.limit_key, false);
+        AND NOT EXISTS (SELECT FROM catalog_amounts(document -> 'plans' -> p.plan_key, '') q WHERE q.key = l.limit_key);
     INSERT INTO plan_limits AS pl (plan_no, limit_no, amount, unlimited)
         SELECT p.plan_no, l.limit_no, CASE WHEN q.value <> 'null' THEN catalog_number(q.value, q.path) END,
                q.value = 'null'
         FROM catalog_members(document -> 'plans', 'plans') m
         JOIN plans p ON p.plan_key = m.key
-        CROSS JOIN LATERAL (SELECT c.key, c.value, 'plans.' || m.key || '.quotas.' || c.key AS path
-            FROM catalog_members(m.value -> 'quotas', 'plans.' || m.key || '.quotas') c) q
+        CROSS JOIN LATERAL catalog_amounts(m.value, 'plans.' || m.key || '.quotas') q
         JOIN limits l ON l.limit_key = q.key
         ON CONFLICT (plan_no, limit_no) DO UPDATE SET amount = excluded.amount, unlimited = excluded.unlimited
         WHERE ROW(pl.amount, pl.unlimited) IS DISTINCT FROM ROW(excluded.amount, excluded.unlimited);
+
+    -- null is no row: without bound
+    DELETE FROM plan_rates pr USING plans p, rates r WHERE p.plan_no = pr.plan_no AND r.rate_no = pr.rate_no
+        AND document -> 'plans' ? p.plan_key AND (document -> 'plans' -> p.plan_key -> 'rates' ->> r.rate_key) IS NULL;
+    INSERT INTO plan_rates AS pr (plan_no, rate_no, requests, seconds)
+        SELECT p.plan_no, r.rate_no, catalog_number(to_jsonb(x.parts[1]::bigint), x.path),
+               catalog_seconds(x.parts[2], x.path)
+        FROM catalog_members(document -> 'plans', 'plans') m
+        JOIN plans p ON p.plan_key = m.key
+        CROSS JOIN LATERAL (SELECT c.key, 'plans.' || m.key || '.rates.' || c.key AS path,
+                coalesce(regexp_match(c.value #>> '{}', '^(\d{1,7})/(.*)$'), ARRAY['0', '']) AS parts
+            FROM catalog_members(m.value -> 'rates', 'plans.' || m.key || '.rates') c WHERE c.value <> 'null') x
+        JOIN rates r ON r.rate_key = x.key
+        ON CONFLICT (plan_no, rate_no) DO UPDATE SET requests = excluded.requests, seconds = excluded.seconds
+        WHERE ROW(pr.requests, pr.seconds) IS DISTINCT FROM ROW(excluded.requests, excluded.seconds);
 
     DELETE FROM plan_credits pc USING plans p, credit_types t WHERE p.plan_no = pc.plan_no
         AND t.credit_no = pc.credit_no AND document -> 'plans' ? p.plan_key
@@ -193,10 +250,13 @@ BEGIN
         PERFORM catalog_refuse(v_bad);
     END IF;
     SELECT x.path || ' is not declared' INTO v_bad FROM (
-        SELECT 'plans.' || p.key || '.quotas.' || q.key AS path
-            FROM catalog_members(document -> 'plans', 'plans') p
-            CROSS JOIN LATERAL catalog_members(p.value -> 'quotas', 'plans.' || p.key || '.quotas') q
-            WHERE NOT coalesce(document -> 'quotas' ? q.key, false)
+        SELECT q.path FROM catalog_members(document -> 'plans', 'plans') p
+            CROSS JOIN LATERAL catalog_amounts(p.value, 'plans.' || p.key || '.quotas') q
+            WHERE q.key NOT IN (SELECT l.key FROM catalog_limits(document) l)
+        UNION ALL
+        SELECT 'plans.' || p.key || '.rates.' || r.key FROM catalog_members(document -> 'plans', 'plans') p
+            CROSS JOIN LATERAL catalog_members(p.value -> 'rates', 'plans.' || p.key || '.rates') r
+            WHERE NOT coalesce(document -> 'rates' ? r.key, false)
         UNION ALL
         SELECT 'plans.' || p.key || '.credits.' || c.key FROM catalog_members(document -> 'plans', 'plans') p
             CROSS JOIN LATERAL catalog_members(p.value -> 'credits', 'plans.' || p.key || '.credits') c
@@ -230,7 +290,9 @@ BEGIN
     DELETE FROM features f WHERE NOT coalesce(document -> 'features' ? f.feature_key, false)
         AND NOT EXISTS (SELECT FROM plan_features x WHERE x.feature_no = f.feature_no)
         AND NOT EXISTS (SELECT FROM account_features x WHERE x.feature_no = f.feature_no);
-    DELETE FROM limits l WHERE NOT coalesce(document -> 'quotas' ? l.limit_key, false)
+    DELETE FROM rates r WHERE NOT coalesce(document -> 'rates' ? r.rate_key, false)
+        AND NOT EXISTS (SELECT FROM plan_rates x WHERE x.rate_no = r.rate_no);
+    DELETE FROM limits l WHERE l.limit_key NOT IN (SELECT q.key FROM catalog_limits(document) q)
         AND NOT EXISTS (SELECT FROM plan_limits x WHERE x.limit_no = l.limit_no)
         AND NOT EXISTS (SELECT FROM account_limits x WHERE x.limit_no = l.limit_no)
         AND NOT EXISTS (SELECT FROM quota_periods x WHERE x.limit_no = l.limit_no);

@@ -26,10 +26,76 @@ CREATE FUNCTION billing.period_start(kind text, no bigint) RETURNS timestamptz L
     END
 $$;
 
+-- The number 2^60 + n says: a billing month that begins in the n-th 16 seconds since 1970.
+CREATE FUNCTION billing.cycle_start(anchor timestamptz, at timestamptz) RETURNS timestamptz LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    a CONSTANT timestamp := anchor AT TIME ZONE 'UTC';
+    t CONSTANT timestamp := at AT TIME ZONE 'UTC';
+    k integer := (extract(year FROM t) - extract(year FROM a)) * 12 + extract(month FROM t) - extract(month FROM a);
+BEGIN
+    IF a + pg_catalog.make_interval(months => k) > t THEN
+        k := k - 1;
+    END IF;
+    RETURN (a + pg_catalog.make_interval(months => k)) AT TIME ZONE 'UTC'; -- the day clamped to the month, from the anchor's own
+END $$;
+
+-- The first instant at which clocks of the zone show this time or a later one. PostgreSQL by itself takes the second of two,
+-- and for a time that clocks skip one that is not the first after it.
+CREATE FUNCTION billing.zone_start(zone text, local timestamp) RETURNS timestamptz LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_high bigint := billing.unix(local AT TIME ZONE zone);
+    v_low  bigint := v_high - 86400;
+BEGIN
+    IF pg_catalog.to_timestamp(v_high) AT TIME ZONE zone = local
+       AND pg_catalog.to_timestamp(v_high - 1) AT TIME ZONE zone < local THEN
+        RETURN pg_catalog.to_timestamp(v_high);
+    END IF;
+    WHILE v_high - v_low > 1 LOOP
+        IF pg_catalog.to_timestamp((v_low + v_high) / 2) AT TIME ZONE zone >= local THEN
+            v_high := (v_low + v_high) / 2;
+        ELSE
+            v_low := (v_low + v_high) / 2;
+        END IF;
+    END LOOP;
+    RETURN pg_catalog.to_timestamp(v_high);
+END $$;
+
+-- The period of an account that holds a moment, whatever its kind. anchor and length matter to cycle and sliding, zone to
+-- day and month. The bucket of a sliding window is a twentieth of its length; its number is size << 32 | n.
+CREATE FUNCTION billing.period_no(kind text, length integer, anchor timestamptz, zone text, at timestamptz) RETURNS bigint
+    LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN kind = 'cycle'
+            THEN (1::bigint << 60) + pg_catalog.floor(billing.unix(billing.cycle_start(anchor, at)) / 16.0)::bigint
+        WHEN kind = 'sliding' THEN ((length + 19) / 20)::bigint << 32 | billing.unix(at) / ((length + 19) / 20)
+        WHEN kind IN ('day', 'month') AND zone IS NOT NULL
+            THEN billing.period_number(kind, (at AT TIME ZONE zone) AT TIME ZONE 'UTC')
+        ELSE billing.period_number(kind, at) END
+$$;
+
+CREATE FUNCTION billing.period_bounds(kind text, anchor timestamptz, zone text, no bigint,
+                                      OUT starts timestamptz, OUT ends timestamptz) LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF kind = 'cycle' THEN
+        starts := billing.cycle_start(anchor, pg_catalog.to_timestamp(((no - (1::bigint << 60)) * 16 + 15)::double precision));
+        ends := billing.cycle_start(anchor, starts + interval '32 days');
+    ELSIF kind = 'sliding' THEN
+        starts := pg_catalog.to_timestamp(((no >> 32) * (no & 4294967295))::double precision);
+        ends := starts + pg_catalog.make_interval(secs => no >> 32);
+    ELSIF kind IN ('day', 'month') AND zone IS NOT NULL THEN
+        starts := billing.zone_start(zone, billing.period_start(kind, no) AT TIME ZONE 'UTC');
+        ends := billing.zone_start(zone, billing.period_start(kind, no + 1) AT TIME ZONE 'UTC');
+    ELSE
+        starts := billing.period_start(kind, no);
+        ends := billing.period_start(kind, no + 1);
+    END IF;
+END $$;
+
 -- The cap of an account: an override that has not expired, else what the plan gives, else 0. NULL = unlimited.
 -- A plain view of the present; quota_fund reads it after it has its locks.
 CREATE VIEW billing.effective_limits AS
-    SELECT a.id AS account_id, l.limit_no, l.limit_key, l.period AS kind,
+    SELECT a.id AS account_id, l.limit_no, l.limit_key, l.period AS kind, l.length,
+        a.cycle_anchor AS anchor, a.zone,
         CASE WHEN a.deleted_at IS NOT NULL THEN 0
              WHEN o.account_id IS NOT NULL THEN o.amount
              WHEN p.plan_no IS NOT NULL THEN p.amount
@@ -41,12 +107,65 @@ CREATE VIEW billing.effective_limits AS
         AND (o.expires_at IS NULL OR o.expires_at > clock_timestamp())
     LEFT JOIN billing.plan_limits p ON p.plan_no = a.plan_no AND p.limit_no = l.limit_no;
 
+-- Of windows that may overlap others: what stands beside the row `no` when it is asked for more. left is what may be issued
+-- from it now, could_be what that would be if all came back that hosts hold; NULL cap: no bound.
+--
+-- cycle: a new anchor begins a new month while the old one is running. What matters is each month that has not ended, as it
+-- was when it began: within it, over all rows, no more is issued than the largest cap under which any of it was (peak), so
+-- that no sequence of cancelling and subscribing again brings more than the best plan held. Of another row all counts if it
+-- was issued from after the month's begin. Within `no` itself the present cap holds.
+-- sliding: the twenty buckets before this one, whose last seconds are within the length as long as this one runs.
+CREATE FUNCTION billing.window_room(p_account bigint, p_limit smallint, p_kind text, p_length integer, p_no bigint,
+        p_cap bigint, p_now timestamptz, OUT room bigint, OUT could_be bigint)
+    LANGUAGE plpgsql STABLE SET search_path = billing, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF p_kind = 'sliding' THEN
+        SELECT p_cap - coalesce(sum(q.issued), 0), p_cap - coalesce(sum(q.used), 0) INTO room, could_be FROM quota_periods q
+            WHERE q.account_id = p_account AND q.limit_no = p_limit
+              AND q.period >= p_no - (p_length + (p_no >> 32) - 1) / (p_no >> 32) AND q.period < ((p_no >> 32) + 1) << 32;
+        RETURN;
+    END IF;
+    SELECT min(x.bound - x.issued), min(x.bound - x.used) INTO room, could_be FROM (
+        SELECT CASE WHEN w.period = p_no THEN p_cap ELSE greatest(w.peak, p_cap) END AS bound,
+            sum(r.issued) AS issued, sum(r.used) AS used
+        FROM quota_periods w JOIN quota_periods r ON r.account_id = p_account AND r.limit_no = p_limit
+            AND r.period > 0 AND (r.period IN (p_no, w.period) OR r.issued_at >= w.starts)
+        WHERE w.account_id = p_account AND w.limit_no = p_limit AND w.period > 0 AND (w.period = p_no OR w.ends > p_now)
+        GROUP BY w.period, w.peak) x;
+END $$;
+
+-- When p_need units can be had again, if nothing else is taken; NULL: not at all.
+CREATE FUNCTION billing.window_resets(p_account bigint, p_limit smallint, p_kind text, p_length integer, p_no bigint,
+        p_cap bigint, p_need bigint, p_now timestamptz) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE SET search_path = billing, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF p_cap < p_need THEN
+        RETURN NULL;
+    ELSIF p_kind = 'sliding' THEN -- buckets leave it one after the other, the oldest first
+        RETURN (SELECT min(x.leaves) FROM (
+            SELECT to_timestamp(((q.period & 4294967295) + (p_length + (p_no >> 32) - 1) / (p_no >> 32) + 1) * (p_no >> 32)) AS leaves,
+                sum(q.issued) OVER (ORDER BY q.period DESC) - q.issued AS stays
+            FROM quota_periods q WHERE q.account_id = p_account AND q.limit_no = p_limit
+              AND q.period >= p_no - (p_length + (p_no >> 32) - 1) / (p_no >> 32) AND q.period < ((p_no >> 32) + 1) << 32) x
+            WHERE x.stays <= p_cap - p_need);
+    END IF;
+    RETURN (SELECT min(c.ends) FROM quota_periods c, quota_periods n
+        WHERE n.account_id = p_account AND n.limit_no = p_limit AND n.period = p_no
+          AND c.account_id = p_account AND c.limit_no = p_limit AND c.period > 0 AND c.ends > p_now
+          AND (c.ends >= n.ends
+               OR (window_room(p_account, p_limit, p_kind, p_length, p_no, p_cap, c.ends)).room >= p_need));
+END $$;
+
 -- Moves tokens out of the database. Requests with the same group number get all their needs or nothing.
 --   need >= 1: units without which the request fails; want >= need: what the host would like to hold;
 --   spent_here: what the asking host has spent of that period and not yet reported (only decides about a recall).
 -- Answer, one row for each request (ord = its place, from 1): granted (0 = refused), the period that the tokens belong to
--- (the one asked for if it is PostgreSQL's current one or the one before, else the current one), cap (NULL = unlimited),
--- issued and used afterwards, ends in unix seconds (NULL for lifetime), recall: hosts were asked to return what they hold.
+-- (the one asked for if it is PostgreSQL's current one or the one before, else the current one; of cycle and sliding windows
+-- always the current one), cap (NULL = unlimited), issued and used afterwards (of windows that overlap others: cap less what
+-- is left, and would be left if all came back), ends in unix seconds (NULL for lifetime; of a refusal: when the need can be
+-- met, NULL for never), recall: hosts were asked to return what they hold.
 -- Not idempotent on purpose: a grant whose reply is lost is forfeited, never asked for again.
 -- The planner is held to index look-ups planned once: with array parameters it would plan anew at each call, dearer than the
 -- work, and a plan made while a table was still empty reads the whole table when it is not any more (measured: 1.6 ms).
@@ -71,14 +190,17 @@ DECLARE
     -- requests, ordered by group, then place
     r_ord integer[]; r_group integer[]; r_account bigint[]; r_limit smallint[]; r_period bigint[]; r_known boolean[];
     r_need bigint[]; r_want bigint[]; r_spent bigint[]; r_key integer[];
-    v_missing boolean;
+    r_head boolean[];
+    v_missing boolean; v_heads boolean;
     -- distinct (account, limit, period), in primary-key order; r_key points here
     k_account bigint[]; k_limit smallint[]; k_period bigint[]; k_cap bigint[]; k_issued bigint[]; k_used bigint[];
     k_ends bigint[]; k_stored bigint[]; k_recalled timestamptz[]; k_nearly timestamptz[];
     k_before bigint[]; k_pending bigint[]; k_granted bigint[];
+    k_peak bigint[]; k_issued_at timestamptz[]; k_length integer[]; k_kind text[];
+    k_other bigint[]; k_other_used bigint[]; -- what others count against the cap
     v_bump bigint[] := '{}'; v_nearly integer[] := '{}'; v_recall integer[] := '{}'; v_bumped bigint[] := '{}';
     v_changed boolean := false;
-    i integer; j integer; k integer; v_ok boolean; v_left bigint; g bigint;
+    i integer; j integer; k integer; v_ok boolean; v_left bigint; g bigint; v_room record;
 BEGIN
     IF n IS NULL OR cardinality(account_ids) <> n OR cardinality(limit_nos) <> n OR cardinality(periods) <> n
        OR cardinality(needs) <> n OR cardinality(wants) <> n OR cardinality(spent_here) <> n THEN
@@ -89,20 +211,28 @@ BEGIN
 
     -- 1. The requests, with the period that each will draw from.
     SELECT array_agg(s.ord), array_agg(s.grp), array_agg(s.account_id), array_agg(s.limit_no), array_agg(s.period),
-           array_agg(s.known), array_agg(s.need), array_agg(s.want), array_agg(s.spent), array_agg(s.key),
-           bool_or(s.known AND q.account_id IS NULL)
-        INTO r_ord, r_group, r_account, r_limit, r_period, r_known, r_need, r_want, r_spent, r_key, v_missing
+           array_agg(s.known), array_agg(s.need), array_agg(s.want), array_agg(s.spent), array_agg(s.key), array_agg(s.head),
+           bool_or(s.known AND q.account_id IS NULL), bool_or(s.head)
+        INTO r_ord, r_group, r_account, r_limit, r_period, r_known, r_need, r_want, r_spent, r_key, r_head, v_missing, v_heads
         FROM (SELECT p.*, dense_rank() OVER (ORDER BY p.account_id, p.limit_no, p.period)::integer AS key
               FROM (SELECT u.ord::integer, u.grp, u.account_id, u.limit_no, u.need, u.want, u.spent,
                            a.id IS NOT NULL AND l.limit_no IS NOT NULL AS known,
-                           CASE WHEN l.limit_no IS NULL OR u.period BETWEEN c.no - 1 AND c.no AND l.period <> 'lifetime'
+                           a.id IS NOT NULL AND coalesce(l.period IN ('cycle', 'sliding'), false) AS head,
+                           CASE WHEN l.limit_no IS NULL OR u.period BETWEEN c.no - 1 AND c.no
+                                AND l.period NOT IN ('lifetime', 'cycle', 'sliding')
                                 THEN u.period ELSE c.no END AS period
                     FROM unnest(groups, account_ids, limit_nos, periods, needs, wants, spent_here)
                          WITH ORDINALITY u(grp, account_id, limit_no, period, need, want, spent, ord)
                     LEFT JOIN limits l ON l.limit_no = u.limit_no
                     LEFT JOIN accounts a ON a.id = u.account_id
                     CROSS JOIN LATERAL (SELECT CASE l.period WHEN 'minute' THEN v_unix / 60 WHEN 'hour' THEN v_unix / 3600
-                        WHEN 'day' THEN v_unix / 86400 WHEN 'month' THEN v_month ELSE 0 END AS no) c) p
+                        WHEN 'day' THEN CASE WHEN a.zone IS NULL THEN v_unix / 86400
+                                        ELSE period_no('day', NULL, NULL, a.zone, v_now) END
+                        WHEN 'month' THEN CASE WHEN a.zone IS NULL THEN v_month
+                                          ELSE period_no('month', NULL, NULL, a.zone, v_now) END
+                        WHEN 'cycle' THEN coalesce(period_no('cycle', NULL, a.cycle_anchor, NULL, v_now), 0)
+                        WHEN 'sliding' THEN period_no('sliding', l.length, NULL, NULL, v_now)
+                        ELSE 0 END AS no) c) p
               ORDER BY grp, ord) s
         LEFT JOIN quota_periods q
             ON q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period;
@@ -119,15 +249,27 @@ BEGIN
     -- 2. Rows that do not exist yet. All before the first lock: whoever waits here holds only rows nobody else can see.
     IF v_missing THEN
         INSERT INTO quota_periods (account_id, limit_no, period, starts, ends, cap)
-            SELECT DISTINCT u.account_id, u.limit_no, u.period, period_start(l.period, u.period),
-                   period_start(l.period, u.period + 1), 0
-            FROM unnest(r_account, r_limit, r_period, r_known) u(account_id, limit_no, period, known)
+            SELECT u.account_id, u.limit_no, u.period, b.starts, b.ends, 0
+            FROM (SELECT DISTINCT x.account_id, x.limit_no, CASE WHEN h.head THEN 0 ELSE x.period END AS period, h.head
+                  FROM unnest(r_account, r_limit, r_period, r_known, r_head) x(account_id, limit_no, period, known, windowed)
+                  CROSS JOIN (VALUES (false), (true)) h(head)
+                  WHERE x.known AND (x.windowed OR NOT h.head)) u
             JOIN limits l ON l.limit_no = u.limit_no
-            WHERE u.known ORDER BY 1, 2, 3
+            JOIN accounts a ON a.id = u.account_id
+            CROSS JOIN LATERAL period_bounds(l.period, a.cycle_anchor, a.zone, CASE WHEN NOT u.head THEN u.period END) b
+            ORDER BY 1, 2, 3
             ON CONFLICT DO NOTHING;
     END IF;
 
-    -- 3. Lock, then look: caps are read by a statement that starts after the locks are held, so a grant never uses a cap
+    -- 3. Windows that overlap others: who holds the row 0 is alone with all of the account's rows of that limit.
+    IF v_heads THEN
+        PERFORM FROM (SELECT DISTINCT u.account_id, u.limit_no FROM unnest(r_account, r_limit, r_head) u(account_id, limit_no, head)
+                      WHERE u.head) u
+            JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = 0
+            ORDER BY q.account_id, q.limit_no FOR NO KEY UPDATE OF q;
+    END IF;
+
+    -- 4. Lock, then look: caps are read by a statement that starts after the locks are held, so a grant never uses a cap
     -- that was lowered while it waited.
     PERFORM FROM unnest(r_account, r_limit, r_period) u(account_id, limit_no, period)
         JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
@@ -135,20 +277,31 @@ BEGIN
     SELECT array_agg(s.account_id), array_agg(s.limit_no), array_agg(s.period),
            array_agg(s.cap), array_agg(s.issued), array_agg(s.issued), array_agg(s.used), array_agg(s.ends),
            array_agg(s.stored), array_agg(s.recalled_at), array_agg(s.nearly_at),
-           array_agg(0::bigint), array_agg(0::bigint)
+           array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint),
+           array_agg(s.peak), array_agg(s.issued_at), array_agg(s.length), array_agg(s.kind)
         INTO k_account, k_limit, k_period, k_cap, k_issued, k_before, k_used, k_ends, k_stored, k_recalled, k_nearly,
-             k_pending, k_granted
+             k_pending, k_granted, k_other, k_other_used, k_peak, k_issued_at, k_length, k_kind
         FROM (SELECT u.account_id, u.limit_no, u.period,
                      CASE WHEN e.account_id IS NULL THEN 0 ELSE e.cap END AS cap,
                      coalesce(q.issued, 0) AS issued, coalesce(q.used, 0) AS used,
-                     unix(q.ends) AS ends, q.cap AS stored, q.recalled_at, q.nearly_at
+                     unix(q.ends) AS ends, q.cap AS stored, q.recalled_at, q.nearly_at, q.peak, q.issued_at, e.length, e.kind
               FROM (SELECT DISTINCT x.* FROM unnest(r_account, r_limit, r_period) x(account_id, limit_no, period)) u
               LEFT JOIN quota_periods q
                   ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
               LEFT JOIN effective_limits e ON e.account_id = u.account_id AND e.limit_no = u.limit_no
               ORDER BY u.account_id, u.limit_no, u.period) s;
 
-    -- 4. Decide, group by group; later groups see what earlier ones took.
+    IF v_heads THEN
+        FOR k IN 1..cardinality(k_account) LOOP
+            IF k_kind[k] IN ('cycle', 'sliding') AND k_cap[k] IS NOT NULL THEN
+                v_room := window_room(k_account[k], k_limit[k], k_kind[k], k_length[k], k_period[k], k_cap[k], v_now);
+                k_other[k] := k_cap[k] - k_issued[k] - v_room.room;
+                k_other_used[k] := k_cap[k] - k_used[k] - v_room.could_be;
+            END IF;
+        END LOOP;
+    END IF;
+
+    -- 5. Decide, group by group; later groups see what earlier ones took.
     i := 1;
     WHILE i <= n LOOP
         v_ok := true;
@@ -156,7 +309,7 @@ BEGIN
         WHILE j <= n AND r_group[j] = r_group[i] LOOP -- may name the same quota twice: the needs add up
             k := r_key[j];
             k_pending[k] := k_pending[k] + r_need[j];
-            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_most) - k_issued[k] < k_pending[k] THEN
+            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_most) - k_issued[k] - k_other[k] < k_pending[k] THEN
                 v_ok := false;
             END IF;
             j := j + 1;
@@ -165,7 +318,7 @@ BEGIN
             k := r_key[m];
             IF v_ok THEN
                 k_pending[k] := k_pending[k] - r_need[m];
-                v_left := k_cap[k] - k_issued[k] - k_pending[k];
+                v_left := k_cap[k] - k_issued[k] - k_other[k] - k_pending[k];
                 g := CASE WHEN v_left IS NULL THEN greatest(r_want[m], k_unlimited)
                           WHEN v_left < 512 THEN r_need[m]
                           ELSE greatest(r_need[m], least(v_left / 8, r_want[m])) END;
@@ -174,16 +327,20 @@ BEGIN
                 END IF;
                 k_issued[k] := k_issued[k] + g;
                 k_granted[m] := g; -- by request from here on
-                IF k_nearly[k] IS NULL AND k_cap[k] >= 512 AND k_issued[k] >= k_cap[k] - k_cap[k] / 10 THEN
+                IF r_head[m] THEN
+                    k_peak[k] := greatest(k_peak[k], coalesce(k_cap[k], k_full));
+                    k_issued_at[k] := least(v_now, to_timestamp(k_ends[k] - 1));
+                END IF;
+                IF k_nearly[k] IS NULL AND k_cap[k] >= 512 AND k_issued[k] + k_other[k] >= k_cap[k] - k_cap[k] / 10 THEN
                     v_nearly := v_nearly || k;
                     v_bump := v_bump || k_account[k];
                 END IF;
             ELSE
                 k_granted[m] := 0;
                 -- Worth a recall only if the tokens that are out could cover the need, were all of them to come back.
-                IF r_known[m] AND k_cap[k] - k_issued[k] < k_pending[k]
-                   AND k_issued[k] - k_used[k] - r_spent[m] > 0
-                   AND k_cap[k] - k_used[k] - greatest(r_spent[m], 0) >= k_pending[k]
+                IF r_known[m] AND k_cap[k] - k_issued[k] - k_other[k] < k_pending[k]
+                   AND k_issued[k] + k_other[k] - k_used[k] - k_other_used[k] - r_spent[m] > 0
+                   AND k_cap[k] - k_used[k] - k_other_used[k] - greatest(r_spent[m], 0) >= k_pending[k]
                    AND (k_recalled[k] IS NULL OR k_recalled[k] < v_now - interval '1 s') THEN
                     v_recall := v_recall || k;
                     v_bump := v_bump || k_account[k];
@@ -198,7 +355,7 @@ BEGIN
         i := j;
     END LOOP;
 
-    -- 5. A new snapshot makes hosts return what they hold. An account that somebody else has locked is passed over, and
+    -- 6. A new snapshot makes hosts return what they hold. An account that somebody else has locked is passed over, and
     -- its mark not set: the next fund tries again. Waiting here could deadlock with whoever holds it.
     IF v_bump <> '{}' THEN
         WITH free AS (
@@ -219,9 +376,10 @@ BEGIN
         v_changed := v_changed OR k_issued[k] <> k_before[k] OR k_cap[k] IS DISTINCT FROM k_stored[k];
     END LOOP;
     IF v_changed THEN -- a flood of refusals writes nothing
-        UPDATE quota_periods q SET cap = s.cap, issued = s.issued, nearly_at = s.nearly_at, recalled_at = s.recalled_at
-            FROM unnest(k_account, k_limit, k_period, k_cap, k_issued, k_nearly, k_recalled)
-                 s(account_id, limit_no, period, cap, issued, nearly_at, recalled_at)
+        UPDATE quota_periods q SET cap = s.cap, issued = s.issued, nearly_at = s.nearly_at, recalled_at = s.recalled_at,
+                peak = s.peak, issued_at = s.issued_at
+            FROM unnest(k_account, k_limit, k_period, k_cap, k_issued, k_nearly, k_recalled, k_peak, k_issued_at)
+                 s(account_id, limit_no, period, cap, issued, nearly_at, recalled_at, peak, issued_at)
             WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period
               AND ROW(q.cap, q.issued, q.nearly_at, q.recalled_at)
                   IS DISTINCT FROM ROW(s.cap, s.issued, s.nearly_at, s.recalled_at);
@@ -233,9 +391,12 @@ BEGIN
         granted := k_granted[m];
         period := k_period[k];
         cap := k_cap[k];
-        issued := k_issued[k];
-        used := k_used[k];
+        issued := k_issued[k] + k_other[k];
+        used := k_used[k] + k_other_used[k];
         ends := k_ends[k];
+        IF granted = 0 AND r_head[m] THEN
+            ends := unix(window_resets(k_account[k], k_limit[k], k_kind[k], k_length[k], k_period[k], k_cap[k], r_need[m], v_now));
+        END IF;
         recall := granted = 0 AND k = ANY (v_recall) AND k_account[k] = ANY (v_bumped);
         RETURN NEXT;
     END LOOP;

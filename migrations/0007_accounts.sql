@@ -3,6 +3,26 @@
 CREATE FUNCTION billing.iso(at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE AS
 $$ SELECT pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') $$;
 
+-- Where each limit of an account stands. Of windows that overlap others issued and used are what counts against the cap;
+-- available is what can still be issued (NULL: without bound), ends the end of the present period (of a sliding window: of its
+-- bucket), or, where such a window has nothing left, when it has.
+CREATE FUNCTION billing.limit_states(p_account_id bigint)
+    RETURNS TABLE (limit_no smallint, issued bigint, used bigint, available bigint, ends timestamptz)
+    LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
+    SELECT e.limit_no,
+        coalesce(e.cap - w.room, q.issued, 0), coalesce(e.cap - w.could_be, q.used, 0),
+        greatest(0, coalesce(w.room, e.cap - coalesce(q.issued, 0))),
+        CASE WHEN w.room < 1 THEN window_resets(e.account_id, e.limit_no, e.kind, e.length, p.no, e.cap, 1, clock_timestamp())
+             ELSE b.ends END
+    FROM effective_limits e
+    CROSS JOIN LATERAL (SELECT period_no(e.kind, e.length, e.anchor, e.zone, clock_timestamp()) AS no) p
+    CROSS JOIN LATERAL period_bounds(e.kind, e.anchor, e.zone, p.no) b
+    LEFT JOIN quota_periods q ON q.account_id = e.account_id AND q.limit_no = e.limit_no AND q.period = p.no
+    LEFT JOIN LATERAL window_room(e.account_id, e.limit_no, e.kind, e.length, p.no, e.cap, clock_timestamp()) w
+        ON e.kind IN ('cycle', 'sliding') AND e.cap IS NOT NULL
+    WHERE e.account_id = p_account_id
+$$;
+
 -- Everything about one account; NULL when there is none. Limits: null amount = unlimited.
 CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql STABLE
     SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
@@ -13,16 +33,16 @@ CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql 
         'overage_opt_in', a.overage_opt_in, 'deleted', a.deleted_at IS NOT NULL,
         'email', a.email, 'name', a.name, 'stripe_customer_id', a.stripe_customer_id,
         'grace_until', iso(a.grace_until), 'trial_end', iso(a.trial_end), 'period_start', iso(a.period_start),
-        'period_end', iso(a.period_end), 'cancel_at', iso(a.cancel_at), 'created_at', iso(a.created_at),
+        'period_end', iso(a.period_end), 'cancel_at', iso(a.cancel_at), 'cycle_anchor', iso(a.cycle_anchor), 'zone', a.zone,
+        'created_at', iso(a.created_at),
         'changed_at', iso(a.ent_changed_at),
         'limits', coalesce((SELECT jsonb_object_agg(e.limit_key, jsonb_build_object(
                 'amount', e.cap, 'unlimited', e.cap IS NULL, 'origin', e.origin, 'until', iso(e.expires_at),
-                'period', e.kind, 'issued', coalesce(q.issued, 0), 'used', coalesce(q.used, 0),
-                'ends', iso(period_start(e.kind, period_number(e.kind, clock_timestamp()) + 1))))
-            FROM effective_limits e
-            LEFT JOIN quota_periods q ON q.account_id = a.id AND q.limit_no = e.limit_no
-                AND q.period = period_number(e.kind, clock_timestamp())
-            WHERE e.account_id = a.id), '{}'),
+                'period', e.kind, 'length', e.length, 'issued', coalesce(s.issued, 0), 'used', coalesce(s.used, 0),
+                'available', s.available, 'ends', iso(s.ends)))
+            FROM effective_limits e JOIN limit_states(a.id) s USING (limit_no) WHERE e.account_id = a.id), '{}'),
+        'rates', coalesce((SELECT jsonb_object_agg(r.rate_key, x.requests || '/' || x.seconds || 's')
+            FROM plan_rates x JOIN rates r USING (rate_no) WHERE x.plan_no = a.plan_no), '{}'),
         'features', coalesce((SELECT jsonb_object_agg(f.feature_key, jsonb_build_object(
                 'on', coalesce(o.enabled, true), 'origin', CASE WHEN o.account_id IS NULL THEN 'plan' ELSE 'override' END,
                 'until', iso(o.expires_at)))
@@ -91,6 +111,14 @@ BEGIN
                 END IF;
             WHEN c.key = 'grace_until' THEN
                 PERFORM account_time(c.value, c.key);
+            WHEN c.key = 'cycle_anchor' THEN
+                IF account_time(c.value, c.key) IS NULL THEN
+                    PERFORM account_refuse('cycle_anchor must be a time');
+                END IF;
+            WHEN c.key = 'zone' THEN
+                IF c.type NOT IN ('string', 'null') THEN
+                    PERFORM account_refuse('zone must be a time zone, as Europe/Berlin, or null for UTC');
+                END IF;
             WHEN c.key IN ('email', 'name') THEN
                 IF c.type NOT IN ('string', 'null') THEN
                     PERFORM account_refuse(c.key || ' must be a text or null');
@@ -143,6 +171,9 @@ BEGIN
         billing_enforced = CASE WHEN c ? 'billing_enforced' THEN (c ->> 'billing_enforced')::boolean
                            ELSE a.billing_enforced END,
         grace_until = CASE WHEN c ? 'grace_until' THEN account_time(c -> 'grace_until', 'grace_until') ELSE a.grace_until END,
+        cycle_anchor = CASE WHEN c ? 'cycle_anchor' THEN account_time(c -> 'cycle_anchor', 'cycle_anchor')
+                       ELSE a.cycle_anchor END,
+        zone = CASE WHEN c ? 'zone' THEN c ->> 'zone' ELSE a.zone END,
         email = CASE WHEN c ? 'email' THEN c ->> 'email' ELSE a.email END,
         name = CASE WHEN c ? 'name' THEN c ->> 'name' ELSE a.name END
         WHERE a.id = v_id;

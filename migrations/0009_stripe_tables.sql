@@ -50,6 +50,7 @@ CREATE TABLE billing.subscriptions (
     period_end      billing.moment,
     cancel_at       billing.moment,
     trial_end       billing.moment,
+    anchor          billing.moment, -- its billing months are [anchor + k months)
     started_at      billing.moment,
     ended_at        billing.moment,
     past_due_since  billing.moment, -- when we first saw it owing

@@ -26,12 +26,12 @@ BEGIN
     END IF;
     -- The period is that of the item which has the plan's price, where items have periods of their own.
     INSERT INTO subscriptions AS s (subscription_id, account_id, customer_id, status, prices, quantity, period_start,
-            period_end, cancel_at, trial_end, started_at, ended_at, past_due_since)
+            period_end, cancel_at, trial_end, anchor, started_at, ended_at, past_due_since)
         SELECT DISTINCT ON (e ->> 'id') e ->> 'id', p_account_id, coalesce(e ->> 'customer', p_customer), e ->> 'status',
             x.prices, (e ->> 'quantity')::bigint,
             stripe_time(coalesce(i.item -> 'period_start', e -> 'period_start')),
             stripe_time(coalesce(i.item -> 'period_end', e -> 'period_end')), stripe_time(e -> 'cancel_at'),
-            stripe_time(e -> 'trial_end'), stripe_time(e -> 'created'),
+            stripe_time(e -> 'trial_end'), stripe_time(e -> 'anchor'), stripe_time(e -> 'created'),
             CASE WHEN subscription_over(e ->> 'status') THEN coalesce(stripe_time(e -> 'ended_at'), p_at) END,
             CASE WHEN e ->> 'status' IN ('past_due', 'unpaid') THEN p_at END
         FROM jsonb_array_elements(jsonb_strip_nulls(p_list)) e
@@ -44,12 +44,18 @@ BEGIN
             prices = excluded.prices, quantity = excluded.quantity,
             period_start = coalesce(excluded.period_start, s.period_start),
             period_end = coalesce(excluded.period_end, s.period_end),
-            cancel_at = excluded.cancel_at, trial_end = excluded.trial_end,
+            cancel_at = excluded.cancel_at, trial_end = excluded.trial_end, anchor = coalesce(excluded.anchor, s.anchor),
             started_at = coalesce(excluded.started_at, s.started_at), ended_at = excluded.ended_at,
             past_due_since = CASE WHEN excluded.past_due_since IS NOT NULL
                              THEN coalesce(s.past_due_since, excluded.past_due_since) END,
             changed_at = clock_timestamp()
         WHERE NOT subscription_over(s.status);
+    -- Where Stripe does not tell the anchor, the period's start is one. In February it may have lost days that the month before
+    -- still had: then the former one stands as long as it leads to this start.
+    UPDATE subscriptions s SET anchor = coalesce(s.period_start, s.started_at)
+        FROM jsonb_array_elements(p_list) e
+        WHERE s.subscription_id = e ->> 'id' AND NOT subscription_over(s.status) AND stripe_time(e -> 'anchor') IS NULL
+          AND coalesce(cycle_start(s.anchor, s.period_start) <> s.period_start, s.anchor IS NULL);
 END $$;
 
 -- What follows for each of an account's subscriptions: the plan (the best among its known prices), and while it owes, until
@@ -135,6 +141,7 @@ BEGIN
         UPDATE accounts a SET plan_no = coalesce(s.plan_no, a.plan_no),
             status = CASE WHEN subscription_live(s.status) OR s.status = 'unpaid' THEN s.status ELSE 'paused' END,
             period_start = s.period_start, period_end = s.period_end, cancel_at = s.cancel_at, trial_end = s.trial_end,
+            cycle_anchor = coalesce(s.anchor, a.cycle_anchor),
             grace_until = s.grace_until,
             maintenance = CASE WHEN a.maintenance = 'operator' THEN 'operator' WHEN s.held THEN 'payment' ELSE 'none' END
             WHERE a.id = p_account_id;
@@ -155,6 +162,7 @@ BEGIN
     UPDATE accounts a SET plan_no = coalesce(v_free, a.plan_no),
         status = CASE WHEN v_free IS NULL THEN 'canceled' ELSE 'active' END,
         period_start = NULL, period_end = NULL, cancel_at = NULL, trial_end = NULL, grace_until = NULL,
+        cycle_anchor = date_trunc('second', a.created_at),
         maintenance = CASE WHEN a.maintenance = 'operator' THEN 'operator' WHEN v_free IS NULL THEN 'payment' ELSE 'none' END
         WHERE a.id = p_account_id;
     IF v_free IS NOT NULL THEN

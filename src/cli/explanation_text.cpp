@@ -1,6 +1,8 @@
 // An explanation as people read it: the answer first, then what it rests on.
 #include "cli/explanation.hpp"
 
+#include "gate/rules.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -181,6 +183,13 @@ const char* word_of(Kind kind) noexcept {
     return "no rule";
 }
 
+// A window's limit as a rule names it.
+std::string as_written(const RuleVerdict& rule) {
+    const QuotaRule quota{rule.name, 1};
+    const bool window = rule.kind == Kind::quota && !quota.window().empty();
+    return window ? std::string{quota.name()} + " window=" + std::string{quota.window()} : rule.name;
+}
+
 // Rules of a kind that are answered alike share a line.
 void add_rules(std::string& out, const Explanation& explanation) {
     Section section{out, "a location"};
@@ -194,7 +203,7 @@ void add_rules(std::string& out, const Explanation& explanation) {
         if (line == lines.end()) {
             line = lines.insert(line, {&rule, {}});
         }
-        line->second.push_back(rule.name);
+        line->second.push_back(as_written(rule));
     }
     section.line(fmt::format("{:<28}{:<28}{}", "to read", "to write", "which says"));
     for (const auto& [rule, names] : lines) {

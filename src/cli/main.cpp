@@ -63,7 +63,7 @@ private:
 };
 
 struct SetOptions {
-    std::string account, plan, status, writes, maintenance, enforced, grace_until, email, name;
+    std::string account, plan, status, writes, maintenance, enforced, grace_until, cycle_anchor, zone, email, name;
     std::vector<std::string> features, limits;
 
     Result<std::string> changes() const {
@@ -79,6 +79,16 @@ struct SetOptions {
                 changes.null("grace_until");
             } else {
                 changes.text("grace_until", grace_until);
+            }
+        }
+        if (!cycle_anchor.empty()) {
+            changes.text("cycle_anchor", cycle_anchor);
+        }
+        if (!zone.empty()) {
+            if (zone == "UTC") {
+                changes.null("zone");
+            } else {
+                changes.text("zone", zone);
             }
         }
         if (!writes.empty()) {
@@ -131,6 +141,10 @@ void add_account(CLI::App& app, CommandOptions& options, int& code) {
     set->add_option("--enforced", given.enforced, "Refuse once the grace has ended")
         ->check(CLI::IsMember({"on", "off"}));
     set->add_option("--grace-until", given.grace_until, "When the grace ends, as 2030-01-31T00:00:00Z, or none");
+    set->add_option(
+        "--cycle-anchor", given.cycle_anchor,
+        "When its billing months begin, as 2030-01-31T00:00:00Z; a subscription of Stripe's sets it by itself");
+    set->add_option("--zone", given.zone, "Time zone of its days and months, as Europe/Berlin, or UTC");
     set->add_option("--email", given.email);
     set->add_option("--name", given.name);
     set->add_option("--feature", given.features, "NAME=on|off|default: an exception to the plan");

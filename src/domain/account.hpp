@@ -73,6 +73,9 @@ inline bool valid_account_id(std::string_view id) noexcept {
     return valid;
 }
 
+// PostgreSQL's numbers of accounts end here, so that a record in shared memory has bits to spare beside one.
+inline constexpr std::int64_t k_account_number_max = (std::int64_t{1} << 40) - 1;
+
 // An exception to the plan, for one feature or one limit; it may expire (unix seconds).
 struct FeatureOverride {
     std::uint8_t feature_no;
@@ -83,6 +86,12 @@ struct LimitOverride {
     std::uint8_t limit_no;
     std::optional<std::int64_t> amount; // nothing = unlimited
     std::optional<std::int64_t> until;
+};
+
+// From this moment (unix seconds; 0 = for as long as matters) a time zone has this offset, in seconds.
+struct ZoneSpan {
+    std::int64_t from;
+    std::int32_t offset;
 };
 
 // One account as PostgreSQL published it. Immutable; a later one has a greater stamp. Times are unix seconds.
@@ -101,6 +110,9 @@ struct Snapshot {
     std::optional<std::int64_t> trial_end;
     std::optional<std::int64_t> period_end;
     std::optional<std::int64_t> cancel_at;
+    std::int64_t anchor = 0;     // its billing months begin here: [anchor + k months)
+    std::vector<ZoneSpan> zone;  // of its time zone, in the order of time; empty = UTC
+    std::int64_t zone_until = 0; // how far PostgreSQL has told them
     std::vector<FeatureOverride> features;
     std::vector<LimitOverride> limits;
 };

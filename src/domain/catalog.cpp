@@ -9,18 +9,42 @@ namespace billing {
 
 namespace {
 
+std::optional<std::uint8_t> number_of(std::string_view text, std::size_t below) noexcept {
+    unsigned no = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), no);
+    if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size() || no >= below) {
+        return std::nullopt;
+    }
+    return static_cast<std::uint8_t>(no);
+}
+
 bool read_plan_limits(const json_t* source, Plan& plan) {
     const char* key = nullptr;
     json_t* value = nullptr;
     json_object_foreach(const_cast<json_t*>(source), key, value) {
-        unsigned no = 0;
-        const std::string_view text{key};
-        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), no);
-        if (parsed.ec != std::errc{} || no >= k_max_limits || (!json_is_null(value) && !json_is_integer(value))) {
+        const auto no = number_of(key, k_max_limits);
+        if (!no || (!json_is_null(value) && !json_is_integer(value))) {
             return false;
         }
         const bool unlimited = json_is_null(value);
-        plan.limits[static_cast<std::uint8_t>(no)] = {unlimited, unlimited ? 0 : json_integer_value(value)};
+        plan.limits[*no] = {unlimited, unlimited ? 0 : json_integer_value(value)};
+    }
+    return true;
+}
+
+// {"0": [10, 60]}: ten in sixty seconds.
+bool read_plan_rates(const json_t* source, Plan& plan) {
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(const_cast<json_t*>(source), key, value) {
+        const auto no = number_of(key, k_max_rates);
+        const RateAmount rate{json_integer_value(json_array_get(value, 0)),
+                              json_integer_value(json_array_get(value, 1))};
+        if (!no || rate.count < 0 || rate.count > k_most_rate_count || rate.seconds < 1 ||
+            rate.seconds > k_most_rate_seconds) {
+            return false;
+        }
+        plan.rates[*no] = rate;
     }
     return true;
 }
@@ -46,7 +70,8 @@ std::optional<Plan> read_plan(const json_t* source) {
         }
         plan.features.set(static_cast<std::size_t>(number));
     }
-    if (!read_plan_limits(json_object_get(source, "limits"), plan)) {
+    if (!read_plan_limits(json_object_get(source, "limits"), plan) ||
+        !read_plan_rates(json_object_get(source, "rates"), plan)) {
         return std::nullopt;
     }
     return plan;
@@ -55,10 +80,12 @@ std::optional<Plan> read_plan(const json_t* source) {
 std::optional<Limit> read_limit(const char* key, const json_t* source) {
     const auto no = integer_member(source, "no");
     const auto period = parse_period(text_member(source, "period").value_or(""));
-    if (!no || *no < 0 || *no >= static_cast<std::int64_t>(k_max_limits) || !period) {
+    const std::int64_t length = integer_member(source, "length").value_or(0);
+    if (!no || *no < 0 || *no >= static_cast<std::int64_t>(k_max_limits) || !period ||
+        (*period == PeriodKind::sliding && (length < k_least_sliding || length > k_most_sliding))) {
         return std::nullopt;
     }
-    return Limit{static_cast<std::uint8_t>(*no), key, *period};
+    return Limit{static_cast<std::uint8_t>(*no), key, *period, length};
 }
 
 } // namespace
@@ -94,9 +121,16 @@ Result<Catalog> Catalog::read(std::string_view document) {
     json_object_foreach(json_object_get(root, "limits"), key, value) {
         auto limit = read_limit(key, value);
         if (!limit) {
-            return Error{std::string{"catalog document: limit "} + key + " has no number or period"};
+            return Error{std::string{"catalog document: limit "} + key + " has no number, period or length"};
         }
         catalog.limits_.push_back(std::move(*limit));
+    }
+    json_object_foreach(json_object_get(root, "rates"), key, value) {
+        const auto number = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (number < 0 || number >= static_cast<json_int_t>(k_max_rates)) {
+            return Error{std::string{"catalog document: rate "} + key + " has no number"};
+        }
+        catalog.rates_.push_back({static_cast<std::uint8_t>(number), key});
     }
     std::size_t index = 0;
     json_array_foreach(json_object_get(root, "plans"), index, value) {
@@ -126,6 +160,11 @@ const Limit* Catalog::limit(std::string_view key) const noexcept {
     const auto found =
         std::find_if(limits_.begin(), limits_.end(), [key](const Limit& limit) { return limit.key == key; });
     return found == limits_.end() ? nullptr : &*found;
+}
+
+const Rate* Catalog::rate(std::string_view key) const noexcept {
+    const auto found = std::find_if(rates_.begin(), rates_.end(), [key](const Rate& rate) { return rate.key == key; });
+    return found == rates_.end() ? nullptr : &*found;
 }
 
 std::optional<std::size_t> Catalog::feature(std::string_view key) const noexcept {

@@ -18,6 +18,7 @@ namespace billing {
 inline constexpr std::size_t k_max_features = 128;
 inline constexpr std::size_t k_max_limits = 64;
 inline constexpr std::size_t k_max_plans = 256; // number 0 is no plan
+inline constexpr std::size_t k_max_rates = 64;
 
 using FeatureSet = std::bitset<k_max_features>;
 
@@ -25,7 +26,22 @@ struct Limit {
     std::uint8_t no = 0;
     std::string key;
     PeriodKind period = PeriodKind::month;
+    std::int64_t length = 0; // of a sliding window, seconds
 };
+
+// A name for each plan's rate.
+struct Rate {
+    std::uint8_t no = 0;
+    std::string key;
+};
+
+// So many requests in so many seconds.
+struct RateAmount {
+    std::int64_t count = 0;
+    std::int64_t seconds = 1;
+};
+inline constexpr std::int64_t k_most_rate_count = 1'000'000;
+inline constexpr std::int64_t k_most_rate_seconds = 366 * std::int64_t{86400};
 
 // Units for each period. Unlimited is a thing of its own: 0 means none.
 struct Allowance {
@@ -41,6 +57,7 @@ struct Plan {
     bool free = false;
     FeatureSet features;
     std::map<std::uint8_t, Allowance> limits; // by limit number; absent = none
+    std::map<std::uint8_t, RateAmount> rates; // by rate number; absent = no limit
 
     Allowance allowance(std::uint8_t limit_no) const;
 };
@@ -57,6 +74,7 @@ public:
     const Plan* plan(std::uint8_t no) const noexcept;
     const Plan* plan(std::string_view key) const noexcept;
     const Limit* limit(std::string_view key) const noexcept;
+    const Rate* rate(std::string_view key) const noexcept;
     std::optional<std::size_t> feature(std::string_view key) const noexcept;
 
 private:
@@ -64,6 +82,7 @@ private:
     std::uint8_t default_plan_ = 0;
     std::vector<Plan> plans_;
     std::vector<Limit> limits_;
+    std::vector<Rate> rates_;
     std::map<std::string, std::size_t, std::less<>> features_;
 };
 

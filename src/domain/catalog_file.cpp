@@ -1,8 +1,7 @@
 #include "domain/catalog_file.hpp"
 
-#include "domain/catalog.hpp"
-
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 #include <initializer_list>
 #include <iterator>
@@ -19,10 +18,17 @@ bool valid_key(std::string_view key) noexcept {
     });
 }
 
-std::string join(const std::set<std::string, std::less<>>& names) {
+const std::string& name_of(const std::string& name) noexcept { return name; }
+template <class T>
+const std::string& name_of(const std::pair<const std::string, T>& entry) noexcept {
+    return entry.first;
+}
+
+template <class Names>
+std::string join(const Names& names) {
     std::string text;
     for (const auto& name : names) {
-        text += (text.empty() ? "" : ", ") + name;
+        text += (text.empty() ? "" : ", ") + name_of(name);
     }
     return text.empty() ? "none" : text;
 }
@@ -38,15 +44,19 @@ public:
         if (!json_is_object(root)) {
             return "the file must hold one JSON object with \"plans\"";
         }
-        known_members(root, "", {"default_plan", "features", "quotas", "credits", "plans", "packs"});
+        known_members(root, "", {"default_plan", "features", "quotas", "rates", "credits", "plans", "packs"});
         declared_features(json_object_get(root, "features"));
         quotas(json_object_get(root, "quotas"));
-        credits(json_object_get(root, "credits"));
+        names(json_object_get(root, "rates"), "rates", file_.rates_);
+        names(json_object_get(root, "credits"), "credits", file_.credits_);
         plans(json_object_get(root, "plans"));
         packs(json_object_get(root, "packs"));
         default_plan(root);
         if (file_.features_.size() > k_max_features) {
             problem("features", "more than 128 features; merge some");
+        }
+        if (file_.rates_.size() > k_max_rates) {
+            problem("rates", "more than 64 rates");
         }
         return std::move(problems_);
     }
@@ -54,6 +64,11 @@ public:
 private:
     void problem(const std::string& path, const std::string& what) {
         problems_ += (problems_.empty() ? "" : "\n") + path + ": " + what;
+    }
+
+    void missing(std::string path, const std::string& name, const char* remedy) {
+        path += '.';
+        problem(path += name, std::string{"is missing; "} + remedy);
     }
 
     void known_members(const json_t* object, const std::string& path, std::initializer_list<std::string_view> known) {
@@ -114,40 +129,125 @@ private:
 
     void quotas(const json_t* object) {
         each(object, "quotas", [this](const std::string& key, const json_t* value, const std::string& path) {
-            file_.quotas_.insert(key);
-            known_members(value, path, {"period"});
-            const auto period = text_member(value, "period");
-            if (!period || !parse_period(*period)) {
-                problem(path + ".period", "must be one of minute, hour, day, month, lifetime");
+            auto& windows = file_.quotas_[key];
+            const json_t* several = json_object_get(value, "windows");
+            if (several == nullptr) {
+                known_members(value, path, {"period", "length", "windows"});
+                windows.emplace(window(value, path), key);
+                limits_ += 1;
+                return;
+            }
+            known_members(value, path, {"windows"});
+            each(several, path + ".windows", [&](const std::string& name, const json_t* one, const std::string& where) {
+                known_members(one, where, {"period", "length"});
+                window(one, where);
+                windows.emplace(name, key + ":" + name);
+                limits_ += 1;
+                if (key.size() + 1 + name.size() > 64) {
+                    problem(where, "the quota's name and the window's have more than 63 bytes together");
+                }
+            });
+            if (windows.empty()) {
+                problem(path + ".windows", "must name at least one window");
             }
         });
-        if (file_.quotas_.size() > k_max_limits) {
-            problem("quotas", "more than 64 quotas");
+        if (limits_ > k_max_limits) {
+            problem("quotas", "more than 64 quotas, each window counted");
         }
     }
 
-    void credits(const json_t* object) {
-        each(object, "credits", [this](const std::string& key, const json_t* value, const std::string& path) {
-            file_.credits_.insert(key);
-            if (!json_is_object(value)) {
-                problem(path, "must be an object, {} will do");
+    // Judges {"period": ..., "length": ...}; answers the period's word.
+    std::string window(const json_t* value, const std::string& path) {
+        const auto text = text_member(value, "period").value_or("");
+        const auto period = parse_period(text);
+        const json_t* length = json_object_get(value, "length");
+        if (!period) {
+            problem(path + ".period", "must be one of minute, hour, day, month, cycle, sliding, lifetime");
+        } else if (*period != PeriodKind::sliding && length != nullptr) {
+            problem(path + ".length", "only a sliding window has a length; remove it");
+        } else if (*period == PeriodKind::sliding) {
+            const auto seconds = parse_duration(text_member(value, "length").value_or(""));
+            if (!seconds || *seconds < k_least_sliding || *seconds > k_most_sliding) {
+                problem(path + ".length", "must be a time from 1m to 366d, as \"24h\"");
+            }
+        }
+        return std::string{text};
+    }
+
+    // Names that have nothing to say of themselves.
+    void names(const json_t* object, const std::string& where, std::set<std::string, std::less<>>& into) {
+        each(object, where, [&](const std::string& key, const json_t* value, const std::string& path) {
+            into.insert(key);
+            if (!json_is_object(value) || json_object_size(value) != 0) {
+                problem(path, "must be {}");
             }
         });
     }
 
-    // Amounts of quotas or credits: names must be declared above.
-    void amounts(const json_t* object, const std::string& path, const std::set<std::string, std::less<>>& declared,
-                 bool may_be_unlimited) {
+    void amount(const json_t* value, const std::string& path, bool may_be_unlimited) {
+        const bool number = json_is_integer(value) && json_integer_value(value) >= 0;
+        if (!number && !(may_be_unlimited && json_is_null(value))) {
+            problem(path, may_be_unlimited ? "must be a whole number from 0, or null for unlimited"
+                                           : "must be a whole number from 0");
+        }
+    }
+
+    void plan_credits(const json_t* object, const std::string& path) {
         each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
-            if (!declared.contains(key)) {
-                problem(where, "is not declared; declared: " + join(declared));
+            if (!file_.credits_.contains(key)) {
+                problem(where, "is not declared; declared: " + join(file_.credits_));
             }
-            const bool number = json_is_integer(value) && json_integer_value(value) >= 0;
-            if (!number && !(may_be_unlimited && json_is_null(value))) {
-                problem(where, may_be_unlimited ? "must be a whole number from 0, or null for unlimited"
-                                                : "must be a whole number from 0");
+            amount(value, where, false);
+        });
+    }
+
+    void plan_quotas(const json_t* object, const std::string& path) {
+        each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
+            const auto quota = file_.quotas_.find(key);
+            if (quota == file_.quotas_.end()) {
+                problem(where, "is not declared; declared: " + join(file_.quotas_));
+            } else if (quota->second.size() == 1 && quota->second.begin()->second == key) {
+                amount(value, where, true);
+            } else {
+                window_amounts(value, where, quota->second);
             }
         });
+    }
+
+    // {"day": 100, "month": null}: each window has its amount, so that none is forgotten.
+    void window_amounts(const json_t* value, const std::string& path, const CatalogFile::Windows& windows) {
+        if (!json_is_object(value)) {
+            problem(path, "must be an object with an amount for each of its windows: " + join(windows));
+            return;
+        }
+        each(value, path, [&](const std::string& name, const json_t* units, const std::string& where) {
+            if (!windows.contains(name)) {
+                problem(where, "is no window of this quota; there are: " + join(windows));
+            }
+            amount(units, where, true);
+        });
+        for (const auto& [name, limit] : windows) {
+            if (json_object_get(value, name.c_str()) == nullptr) {
+                missing(path, name, "write an amount, or null for unlimited");
+            }
+        }
+    }
+
+    // Each plan says each rate, so that no plan is without one by an oversight.
+    void plan_rates(const json_t* object, const std::string& path) {
+        each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
+            if (!file_.rates_.contains(key)) {
+                problem(where, "is not declared; declared: " + join(file_.rates_));
+            }
+            if (!json_is_null(value) && !parse_rate(json_is_string(value) ? json_string_value(value) : "")) {
+                problem(where, "must be COUNT/TIME, as \"10/min\" or \"100/10s\", or null for no limit");
+            }
+        });
+        for (const auto& rate : file_.rates_) {
+            if (json_object_get(object, rate.c_str()) == nullptr) {
+                missing(path, rate, "write COUNT/TIME, as \"10/min\", or null for no limit");
+            }
+        }
     }
 
     void price(const json_t* value, const std::string& path) {
@@ -182,7 +282,8 @@ private:
             problem(path, "must be an object");
             return;
         }
-        known_members(value, path, {"name", "rank", "free", "price", "features", "quotas", "credits", "attributes"});
+        known_members(value, path,
+                      {"name", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes"});
         const auto rank = integer_member(value, "rank");
         if (!rank || *rank < 0 || *rank > 1000) {
             problem(path + ".rank", "must be a whole number from 0 to 1000; a higher plan has a higher rank");
@@ -193,8 +294,9 @@ private:
             problem(path + ".free", "must be true or false");
         }
         feature_list(json_object_get(value, "features"), path + ".features");
-        amounts(json_object_get(value, "quotas"), path + ".quotas", file_.quotas_, true);
-        amounts(json_object_get(value, "credits"), path + ".credits", file_.credits_, false);
+        plan_quotas(json_object_get(value, "quotas"), path + ".quotas");
+        plan_rates(json_object_get(value, "rates"), path + ".rates");
+        plan_credits(json_object_get(value, "credits"), path + ".credits");
         each(json_object_get(value, "price"), path + ".price",
              [this](const std::string& interval, const json_t* price_value, const std::string& where) {
                  if (interval != "month" && interval != "year") {
@@ -253,8 +355,25 @@ private:
 
     CatalogFile& file_;
     std::map<std::string, std::string, std::less<>> prices_; // id -> path
+    std::size_t limits_ = 0;
     std::string problems_;
 };
+
+std::optional<RateAmount> parse_rate(std::string_view text) noexcept {
+    const auto slash = text.find('/');
+    if (slash == std::string_view::npos) {
+        return std::nullopt;
+    }
+    RateAmount rate;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + slash, rate.count);
+    const auto seconds = parse_duration(text.substr(slash + 1));
+    if (problem != std::errc{} || end != text.data() + slash || rate.count < 0 || rate.count > k_most_rate_count ||
+        !seconds || *seconds > k_most_rate_seconds) {
+        return std::nullopt;
+    }
+    rate.seconds = *seconds;
+    return rate;
+}
 
 Result<CatalogFile> CatalogFile::parse(std::string_view text) {
     auto parsed = parse_json(text);

@@ -2,9 +2,12 @@
 // `ngx-billing catalog validate`; `catalog apply` brings it to PostgreSQL, which decides from then on.
 #pragma once
 
+#include "domain/catalog.hpp"
 #include "domain/json.hpp"
 #include "domain/result.hpp"
 
+#include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -29,7 +32,11 @@ public:
     };
     const std::vector<PlanName>& plans() const noexcept { return plans_; } // by rank, lowest first
     const std::set<std::string, std::less<>>& features() const noexcept { return features_; }
-    const std::set<std::string, std::less<>>& quotas() const noexcept { return quotas_; }
+    // Each quota's windows, and the name that a window's limit has everywhere else. A quota with one period has that
+    // as its only window, and its own name as the limit's; of several, the limit's is "QUOTA:WINDOW".
+    using Windows = std::map<std::string, std::string, std::less<>>;
+    const std::map<std::string, Windows, std::less<>>& quotas() const noexcept { return quotas_; }
+    const std::set<std::string, std::less<>>& rates() const noexcept { return rates_; }
     const std::set<std::string, std::less<>>& credits() const noexcept { return credits_; }
 
     bool has_plan(std::string_view key) const noexcept;
@@ -40,8 +47,12 @@ private:
     Json document_;
     std::vector<PlanName> plans_;
     std::set<std::string, std::less<>> features_;
-    std::set<std::string, std::less<>> quotas_;
+    std::map<std::string, Windows, std::less<>> quotas_;
+    std::set<std::string, std::less<>> rates_;
     std::set<std::string, std::less<>> credits_;
 };
+
+// "10/min", "100/10s", "5000/1d".
+std::optional<RateAmount> parse_rate(std::string_view text) noexcept;
 
 } // namespace billing

@@ -28,6 +28,7 @@ constexpr std::array k_denied = {
     Reading{Counter::denied_plan, "plan"},
     Reading{Counter::denied_feature, "feature"},
     Reading{Counter::denied_limit, "limit"},
+    Reading{Counter::denied_rate, "rate"},
     Reading{Counter::denied_unavailable, "unavailable"},
 };
 constexpr std::array k_webhooks = {

@@ -26,6 +26,16 @@ struct Charge {
     std::uint32_t count = 0;
     std::uint32_t room = 0; // for so many; who asks the gate has made room for the location's quotas
 
+    // A rate that has let the request pass: a taking that costs nothing and is not given back.
+    bool has_passed(std::uint64_t account_id, std::uint8_t rate_no) const noexcept {
+        for (std::uint32_t index = 0; index < count; ++index) {
+            if (takings[index].account_id == account_id && takings[index].limit_no == k_rate_slots + rate_no) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     // Units of this quota that the account has paid already in this request.
     std::uint32_t paid(std::uint64_t account_id, std::uint8_t limit_no) const noexcept {
         std::uint32_t sum = 0;

@@ -26,6 +26,7 @@ constexpr std::array<Face, k_reasons> k_faces = {{
     {403, "PLAN_REQUIRED"},
     {403, "FEATURE_NOT_IN_PLAN"},
     {402, "LIMIT"},
+    {429, "RATE"},
     {503, "BILLING_UNAVAILABLE"},
 }};
 

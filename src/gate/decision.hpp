@@ -25,9 +25,10 @@ enum class Reason : std::uint8_t {
     plan_required,         // 403
     feature_missing,       // 403
     limit_reached,         // 402
+    rate_exceeded,         // 429
     unavailable,           // 503: neither cache nor database can tell
 };
-inline constexpr std::size_t k_reasons = 15;
+inline constexpr std::size_t k_reasons = 16;
 
 // Where the facts came from.
 enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
@@ -36,11 +37,12 @@ enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
 struct Meter {
     bool metered = false;
     bool unlimited = false;
-    std::uint8_t quota = 0; // index among the location's quotas
+    std::uint8_t quota = 0; // index among the location's quotas, or, where one refuses, its rates
     std::uint64_t limit = 0;
     std::uint64_t remaining = 0;
-    std::int64_t reset = 0; // 0 = never
+    std::int64_t reset = 0; // 0 = never, or not known
     std::uint32_t cost = 0;
+    std::uint32_t window = 0; // seconds, of a period that is the account's own; 0 = of the calendar
 
     bool bounded() const noexcept { return metered && !unlimited; }
 };

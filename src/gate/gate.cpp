@@ -44,11 +44,12 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
         return false;
     }
     describe(seen, reason, ask, decision);
-    if (reason != Reason::allowed || rules.quotas().empty()) {
+    if (reason != Reason::allowed || rules.takes() == Takes::nothing) {
         table_.touch(seen.view.ref);
         return true;
     }
-    switch (spend(seen, rules, ask, decision, charge)) {
+    const bool plain = rules.takes() == Takes::plain && !seen.view.calendar.zoned();
+    switch (plain ? spend(seen, rules, ask, decision, charge) : spend_special(seen, rules, ask, decision, charge)) {
     case Spend::taken:
         return true;
     case Spend::exhausted:
@@ -97,7 +98,7 @@ Gate::Known Gate::known(const AccountView& view, const Ask& ask) const noexcept 
     return true;
 }
 
-// The fixed order (G3) from the kill switch to the features; quotas come after it.
+// The fixed order (G3) from the kill switch to the features; quotas and then rates come after it.
 Reason Gate::judge(const AccountFacts& view, const BoundRules& rules, const Ask& ask) noexcept {
     const auto& plan = rules.of_plan(view.plan);
     const bool lapsed = view.until_kind != UntilKind::none && ask.now >= view.until;
@@ -160,15 +161,89 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
         const Spend result = table_.spend(seen.view.ref, quota->limit_no, period, cost, ask.now_ms, outcome);
         if (result != Spend::taken) {
             undo(charge, before);
+            if (result == Spend::exhausted && outcome.resets != 0 && ask.now >= outcome.resets) {
+                return Spend::short_of_tokens; // some have come back in the meantime
+            }
             if (result == Spend::exhausted) {
                 decision.reason = Reason::limit_reached;
                 measure(seen, rules, ask, index, 0, decision.meter);
+                decision.meter.reset = outcome.resets != 0 ? outcome.resets : decision.meter.reset;
             }
             return result;
         }
         charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota->limit_no};
         if (index == 0) {
             measure(seen, rules, ask, index, outcome.remaining, decision.meter);
+        }
+    }
+    return Spend::taken;
+}
+
+// The same where a quota's period is the account's own, or a rate is asked after the quotas.
+[[gnu::noinline]] Spend Gate::spend_special(const Seen& seen, const BoundRules& rules, const Ask& ask,
+                                            Decision& decision, Charge& charge) noexcept {
+    const std::uint32_t before = charge.count;
+    Seen mine = seen;
+    if (!seen.other_periods) {
+        mine.other_periods = true;
+        for (std::size_t index = 0; index < rules.quotas().size(); ++index) {
+            mine.periods[index] = period_number(rules.quotas()[index], seen.view, ask.now);
+        }
+    }
+    Spend result = spend(mine, rules, ask, decision, charge);
+    measure_own(seen, rules, ask, decision.meter);
+    if (result == Spend::taken) {
+        result = pass_rates(seen, rules, ask, decision, charge);
+        if (result != Spend::taken) { // a refusal takes nothing, but of a rate before the one that refused
+            undo(charge, before);
+        }
+    }
+    return result;
+}
+
+// Months and buckets of the account itself, and days of its time zone.
+[[gnu::noinline]] Period Gate::own_period(const BoundQuota& quota, const AccountView& view,
+                                          std::int64_t now) const noexcept {
+    if (quota.period == PeriodKind::cycle) {
+        return cycle_period(view.calendar.anchor(), now);
+    }
+    if (quota.period == PeriodKind::sliding) {
+        return sliding_period(quota.length, now);
+    }
+    ZoneOffsets zone; // where the account has just left the table, PostgreSQL's word on the period will count
+    return table_.zone_of(view.ref, zone) ? zoned_period(quota.period, now, zone) : calendar_period(quota.period, now);
+}
+
+// exhausted: one of them refuses, and the decision says so.
+[[gnu::noinline]] Spend Gate::pass_rates(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
+                                         Charge& charge) noexcept {
+    constexpr std::uint64_t k_us_in_ms = 1000;
+    for (std::size_t index = 0; index < rules.rates().size(); ++index) {
+        const BoundRate& rate = rules.rates()[index];
+        const RateShape shape = rate.by_plan[seen.view.plan];
+        if (!rate.known || shape.is_unlimited() || charge.has_passed(seen.view.id, rate.rate_no)) {
+            continue;
+        }
+        std::uint64_t wait_us = 0;
+        const Pass result = table_.pass(seen.view.ref, rate.rate_no, shape, ask.now_ms * k_us_in_ms, wait_us);
+        if (result == Pass::refused) {
+            decision.reason = Reason::rate_exceeded;
+            decision.meter = {};
+            decision.meter.quota = static_cast<std::uint8_t>(index);
+            decision.meter.reset = wait_us == RateShape::k_never
+                                       ? 0
+                                       : ask.now + static_cast<std::int64_t>((wait_us + 1'000'000 - 1) / 1'000'000);
+            return Spend::exhausted;
+        }
+        if (result == Pass::gone) {
+            return Spend::gone;
+        }
+        if (result == Pass::no_slot && !seen.rates_provided) {
+            return Spend::short_of_tokens;
+        }
+        if (charge.count < charge.room) {
+            charge.takings[charge.count++] = {seen.view.ref, seen.view.id, 0, 0,
+                                              static_cast<std::uint8_t>(k_rate_slots + rate.rate_no)};
         }
     }
     return Spend::taken;
@@ -190,11 +265,25 @@ void Gate::measure(const Seen& seen, const BoundRules& rules, const Ask& ask, st
     meter.cost = ask.costs[quota];
 }
 
+// What the meter says of a period that is the account's own.
+void Gate::measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept {
+    if (!meter.metered || !is_own(rules.quotas()[meter.quota], seen.view)) {
+        return;
+    }
+    const auto& bound = rules.quotas()[meter.quota];
+    const Period period = own_period(bound, seen.view, ask.now);
+    const bool sliding = bound.period == PeriodKind::sliding;
+    meter.window = sliding ? static_cast<std::uint32_t>(bound.length) : period.length();
+    if (!bound.own || meter.reset == 0) { // when units of a sliding window come back, only PostgreSQL knows
+        meter.reset = sliding ? 0 : period.end;
+    }
+}
+
 // Gives back all takings but the first `keep`.
 [[gnu::noinline]] void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
     while (charge.count > keep) {
         const Taking& taking = charge.takings[--charge.count];
-        if (!table_.refund(taking.record, taking.limit_no, taking.period, taking.cost)) {
+        if (taking.cost != 0 && !table_.refund(taking.record, taking.limit_no, taking.period, taking.cost)) {
             const std::int64_t cost = taking.cost;
             table_.add_usage(taking.account_id, taking.limit_no, taking.period, -cost, cost);
         }
@@ -207,7 +296,7 @@ void Gate::measure(const Seen& seen, const BoundRules& rules, const Ask& ask, st
     const std::uint8_t plan = catalogs_.catalog()->default_plan();
     decision.plan_no = plan;
     decision.source = Source::postgres;
-    if (ask.unknown == UnknownAccount::deny || !rules.quotas().empty()) {
+    if (ask.unknown == UnknownAccount::deny || rules.takes() != Takes::nothing) {
         decision.reason = Reason::unknown_account; // nothing can be counted for an account that does not exist
     } else {
         decision.reason = rules.of_plan(plan).reason;

@@ -58,8 +58,9 @@ public:
     const BoundRules* rules(std::size_t rules_index) const noexcept {
         return bound_.empty() ? nullptr : &bound_[rules_index];
     }
-    // After a decision with a meter: the quota's period now.
-    const PeriodClock::Period& period_of(std::size_t rules_index, std::uint8_t quota, std::int64_t now) const noexcept {
+    // After a decision with a meter: the calendar's period of its quota now.
+    const PeriodClock::Present& period_of(std::size_t rules_index, std::uint8_t quota,
+                                          std::int64_t now) const noexcept {
         return periods_.at(bound_[rules_index].quotas()[quota].period, now);
     }
 
@@ -78,6 +79,7 @@ private:
         // Where PostgreSQL's clock has another period than ours, its word counts: one for each quota of the rules.
         bool other_periods = false;
         std::array<std::int64_t, k_max_quotas> periods{};
+        bool rates_provided = false; // all has been done for the record to have room for them
     };
 
     bool look(const Ask& ask, AccountKey key, Seen& seen) const noexcept;
@@ -89,6 +91,19 @@ private:
     Spend spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision, Charge& charge) noexcept;
     void measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t remaining,
                  Meter& meter) const noexcept;
+    void measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept;
+    Spend spend_special(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
+                        Charge& charge) noexcept;
+    static bool is_own(const BoundQuota& quota, const AccountView& view) noexcept {
+        return quota.own || view.calendar.zoned();
+    }
+    Period own_period(const BoundQuota& quota, const AccountView& view, std::int64_t now) const noexcept;
+    std::int64_t period_number(const BoundQuota& quota, const AccountView& view, std::int64_t now) const noexcept {
+        return is_own(quota, view) ? own_period(quota, view, now).number : periods_.at(quota.period, now).number;
+    }
+    Spend pass_rates(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
+                     Charge& charge) noexcept;
+    void provide_rates(const BoundRules& rules, AccountKey key, Seen& seen) noexcept;
     void undo(Charge& charge, std::uint32_t keep) noexcept;
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);

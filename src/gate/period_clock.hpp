@@ -19,31 +19,39 @@ public:
 
         operator std::string_view() const noexcept { return {text.data(), size}; }
     };
-    struct Period {
+    struct Present {
         std::int64_t number = 0;
         std::int64_t end = 0; // unix seconds; 0 = never
         Parameter length;     // ;w=
         Parameter left;       // ;t=
     };
 
-    const Period& at(PeriodKind kind, std::int64_t now) noexcept {
+    // Of the calendar in UTC: minute to lifetime.
+    const Present& at(PeriodKind kind, std::int64_t now) noexcept {
         if (now != now_) {
             compute(now);
         }
         return periods_[static_cast<std::size_t>(kind)];
     }
 
+    // One that only an account has: so long, and so far away is its end (0 = not told).
+    static Present own(std::int64_t length, std::int64_t left) noexcept {
+        Present present;
+        present.length = parameter('w', length);
+        if (left > 0) {
+            present.left = parameter('t', left);
+        }
+        return present;
+    }
+
 private:
-    void compute(std::int64_t now) noexcept {
-        for (std::size_t index = 0; index < periods_.size(); ++index) {
+    [[gnu::noinline]] void compute(std::int64_t now) noexcept {
+        for (std::size_t index = 0; index < k_calendar_kinds; ++index) {
             const auto kind = static_cast<PeriodKind>(index);
-            auto& period = periods_[index];
-            period.number = period_number(kind, now);
-            period.end = period_end(kind, period.number).value_or(0);
-            if (period.end != 0) {
-                period.length = parameter('w', period_length(kind, period.number));
-                period.left = parameter('t', period.end - now);
-            }
+            const Period period = calendar_period(kind, now);
+            periods_[index] = period.end == 0 ? Present{} : own(period.length(), period.end - now);
+            periods_[index].number = period.number;
+            periods_[index].end = period.end;
         }
         now_ = now;
     }
@@ -56,7 +64,7 @@ private:
     }
 
     std::int64_t now_ = -1;
-    std::array<Period, 5> periods_{};
+    std::array<Present, k_period_kinds> periods_{}; // of the own ones: nothing
 };
 
 } // namespace billing

@@ -31,6 +31,7 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Plan required", "The current plan does not include this"},
     {"Feature not in plan", "The current plan does not include this feature"},
     {"Limit reached", ""},
+    {"Too many requests", "More requests in a short time than the plan allows"},
     {"Billing unavailable", "The account's state cannot be read at the moment"},
 }};
 
@@ -128,6 +129,13 @@ const Plan* plan_that_would_do(const Decision& decision, const BoundRules& bound
         if (plan == nullptr || (held != nullptr && plan->rank <= held->rank)) {
             continue;
         }
+        if (decision.reason == Reason::rate_exceeded) {
+            const auto& rates = bound.rates()[decision.meter.quota].by_plan;
+            if (rates[no].interval_us < rates[decision.plan_no].interval_us) {
+                return plan;
+            }
+            continue;
+        }
         if (decision.reason != Reason::limit_reached ||
             bound.quotas()[decision.meter.quota].by_plan[no] > decision.meter.limit) {
             return plan;
@@ -136,13 +144,16 @@ const Plan* plan_that_would_do(const Decision& decision, const BoundRules& bound
     return nullptr;
 }
 
-std::string limit_detail(const Meter& meter, const std::string& quota) {
-    return std::to_string(meter.cost) + " " + quota + " needed, " + std::to_string(meter.remaining) + " of " +
-           std::to_string(meter.limit) + " left";
+std::string limit_detail(const Meter& meter, std::string_view quota) {
+    return std::to_string(meter.cost) + " " + std::string{quota} + " needed, " + std::to_string(meter.remaining) +
+           " of " + std::to_string(meter.limit) + " left";
 }
 
-void describe_limit(Body& body, const Meter& meter, const std::string& quota) {
-    body.text("quota", quota);
+void describe_limit(Body& body, const Meter& meter, const QuotaRule& rule) {
+    body.text("quota", rule.name());
+    if (!rule.window().empty()) {
+        body.text("window", rule.window());
+    }
     body.number("limit", meter.limit);
     body.number("used", meter.limit - std::min(meter.limit, meter.remaining));
     body.number("remaining", meter.remaining);
@@ -183,7 +194,10 @@ std::string_view detail_of(Reason reason) noexcept { return k_words[static_cast<
 std::string reason_code(const Decision& decision, const Rules& rules) {
     std::string code{code_of(decision.reason)};
     if (decision.reason == Reason::limit_reached) {
-        code += "_" + upper(rules.quotas[decision.meter.quota].key);
+        code += "_" + upper(rules.quotas[decision.meter.quota].name());
+    }
+    if (decision.reason == Reason::rate_exceeded) {
+        code += "_" + upper(rules.rates[decision.meter.quota].key);
     }
     return code;
 }
@@ -192,20 +206,23 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
                          int status, const WaysOut& ways) {
     const auto& words = k_words[static_cast<std::size_t>(decision.reason)];
     const bool limit = decision.reason == Reason::limit_reached;
-    const std::string quota = limit ? rules.quotas[decision.meter.quota].key : "";
+    const bool rate = decision.reason == Reason::rate_exceeded;
     Body body;
     body.plain("type", limit ? k_quota_exceeded : "about:blank");
     body.plain("title", words.title);
     body.number("status", static_cast<std::uint64_t>(status));
     if (limit) {
-        body.text("detail", limit_detail(decision.meter, quota));
+        body.text("detail", limit_detail(decision.meter, rules.quotas[decision.meter.quota].name()));
     } else {
         body.plain("detail", words.detail);
     }
     body.plain("error", words.title);
     body.text("code", reason_code(decision, rules));
     if (limit) {
-        describe_limit(body, decision.meter, quota);
+        describe_limit(body, decision.meter, rules.quotas[decision.meter.quota]);
+    }
+    if (rate) {
+        body.text("rate", rules.rates[decision.meter.quota].key);
     }
     if (decision.reason == Reason::feature_missing) {
         body.text("feature", missing_features(rules));
@@ -215,7 +232,7 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
         body.text("plan", held->key);
     }
     if (catalog != nullptr && bound != nullptr &&
-        (limit || decision.reason == Reason::plan_required || decision.reason == Reason::feature_missing)) {
+        (limit || rate || decision.reason == Reason::plan_required || decision.reason == Reason::feature_missing)) {
         const Plan* better = plan_that_would_do(decision, *bound, *catalog);
         body.flag("needsUpgrade", better != nullptr);
         if (better != nullptr) {
@@ -235,13 +252,16 @@ std::int64_t retry_after(const Decision& decision, std::int64_t now) noexcept {
     if (decision.reason == Reason::unavailable) {
         return 1;
     }
+    if (decision.reason == Reason::rate_exceeded) {
+        return std::max<std::int64_t>(decision.meter.reset - now, decision.meter.reset == 0 ? 0 : 1);
+    }
     if (decision.reason == Reason::limit_reached && decision.meter.reset > now && decision.meter.limit > 0) {
         return decision.meter.reset - now;
     }
     return 0;
 }
 
-RateLimitFields rate_limit_fields(const Meter& meter, std::string_view quota, const PeriodClock::Period& period,
+RateLimitFields rate_limit_fields(const Meter& meter, std::string_view quota, const PeriodClock::Present& period,
                                   char* room) noexcept {
     char* at = append(append(append(room, "\""), quota), "\";q=");
     at = append(append(at, meter.limit), period.length);

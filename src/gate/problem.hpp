@@ -29,7 +29,7 @@ std::string_view detail_of(Reason reason) noexcept; // "" where it depends
 std::string problem_body(const Decision& decision, const Rules& rules, const BoundRules* bound, const Catalog* catalog,
                          int status, const WaysOut& ways);
 
-// The code in the body and in $billing_reason: LIMIT_<QUOTA> names the quota.
+// The code in the body and in $billing_reason: LIMIT_<QUOTA> names the quota, RATE_<NAME> the rate.
 std::string reason_code(const Decision& decision, const Rules& rules);
 
 // Retry-After in seconds, where waiting helps; 0 where it does not.
@@ -42,7 +42,7 @@ struct RateLimitFields {
 // Bytes that the fields of a quota need: each has its name and two numbers.
 constexpr std::size_t rate_limit_room(std::string_view quota) noexcept { return 2 * (quota.size() + 48); }
 // For a meter with a bound, in its quota's present period. Written into `room`, which the views point into.
-RateLimitFields rate_limit_fields(const Meter& meter, std::string_view quota, const PeriodClock::Period& period,
+RateLimitFields rate_limit_fields(const Meter& meter, std::string_view quota, const PeriodClock::Present& period,
                                   char* room) noexcept;
 
 } // namespace billing

@@ -28,7 +28,7 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
         co_return otherwise;
     }
     const Reason reason = judge(seen.view, bound_[ask.rules_index], ask);
-    if (reason != Reason::allowed || bound_[ask.rules_index].quotas().empty()) {
+    if (reason != Reason::allowed || bound_[ask.rules_index].takes() == Takes::nothing) {
         describe(seen, reason, ask, otherwise);
         co_return otherwise;
     }
@@ -75,8 +75,10 @@ Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge) {
     for (int round = 0; round < k_most_rounds; ++round) {
         Decision decision;
         describe(seen, Reason::allowed, ask, decision);
-        const Spend result = spend(seen, bound_[ask.rules_index], ask, decision, charge);
-        if (result == Spend::taken || (result == Spend::exhausted && !recalled)) {
+        provide_rates(bound_[ask.rules_index], key, seen);
+        const Spend result = spend_special(seen, bound_[ask.rules_index], ask, decision, charge);
+        const bool rate = decision.reason == Reason::rate_exceeded;
+        if (result == Spend::taken || rate || (result == Spend::exhausted && !recalled)) {
             co_return decision;
         }
         if (result == Spend::gone) {
@@ -123,11 +125,21 @@ QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, c
         }
         const std::uint32_t paid = charge.paid(seen.view.id, quotas[index].limit_no);
         if (ask.costs[index] > paid) {
-            asked.needs[asked.count++] = {quotas[index].limit_no, periods_.at(quotas[index].period, ask.now).number,
+            asked.needs[asked.count++] = {quotas[index].limit_no, period_number(quotas[index], seen.view, ask.now),
                                           ask.costs[index] - paid};
         }
     }
     return asked;
+}
+
+// The first request that a rate holds back needs a place in the account's record.
+void Gate::provide_rates(const BoundRules& rules, AccountKey key, Seen& seen) noexcept {
+    for (const BoundRate& rate : rules.rates()) {
+        if (rate.known && !rate.by_plan[seen.view.plan].is_unlimited()) {
+            table_.provide_rate(key, rate.rate_no);
+        }
+    }
+    seen.rates_provided = true;
 }
 
 std::size_t Gate::quota_of(const Ask& ask, std::uint8_t limit_no) const noexcept {
@@ -158,11 +170,17 @@ Decision Gate::refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::
             continue;
         }
         const std::uint8_t limit_no = asked.needs[line].limit_no;
-        measure(seen, bound_[ask.rules_index], ask, quota_of(ask, limit_no), told.left, decision.meter);
+        const std::size_t index = quota_of(ask, limit_no);
+        const BoundRules& rules = bound_[ask.rules_index];
+        const bool own = rules.quotas()[index].own; // others end when the host's calendar says
+        measure(seen, rules, ask, index, told.left, decision.meter);
+        measure_own(seen, rules, ask, decision.meter);
+        decision.meter.reset = own ? told.resets : decision.meter.reset;
         decision.meter.limit = told.limit; // PostgreSQL's word on overrides is the newest
         decision.meter.unlimited = false;
         if (told.left == 0) { // for a smaller cost there may be some left
-            table_.exhausted(asked.key, limit_no, told.period, ask.now_ms + k_exhausted_ms);
+            table_.exhausted(asked.key, limit_no, told.period, ask.now_ms + k_exhausted_ms,
+                             own ? static_cast<std::uint32_t>(told.resets) : 0);
         }
         break;
     }

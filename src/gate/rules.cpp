@@ -26,12 +26,42 @@ BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
     quota.known = true;
     quota.limit_no = limit->no;
     quota.period = limit->period;
+    quota.own = limit->period > PeriodKind::lifetime;
+    quota.length = limit->length;
     for (const auto& plan : catalog.plans()) {
         const Allowance allowance = plan.allowance(limit->no);
         quota.by_plan[plan.no] =
             allowance.unlimited ? k_unlimited : static_cast<std::uint64_t>(std::max<std::int64_t>(allowance.amount, 0));
     }
     return quota;
+}
+
+// The interval is rounded up, never to more than the rate; of several hosts each has its part.
+RateShape shape_of(const RateAmount& rate, std::uint32_t hosts) noexcept {
+    constexpr std::int64_t k_us = 1'000'000;
+    if (rate.count <= 0) {
+        return {RateShape::k_never, 0};
+    }
+    const std::int64_t interval = (rate.seconds * k_us + rate.count - 1) / rate.count * hosts;
+    return {static_cast<std::uint64_t>(interval),
+            static_cast<std::uint64_t>(interval * std::max<std::int64_t>(1, rate.count / hosts))};
+}
+
+BoundRate bind_rate(const RateRule& rule, const Catalog& catalog) {
+    BoundRate bound;
+    const Rate* rate = catalog.rate(rule.key);
+    if (rate == nullptr) {
+        return bound;
+    }
+    bound.known = true;
+    bound.rate_no = rate->no;
+    for (const auto& plan : catalog.plans()) {
+        const auto amount = plan.rates.find(rate->no);
+        if (amount != plan.rates.end()) {
+            bound.by_plan[plan.no] = shape_of(amount->second, rule.hosts);
+        }
+    }
+    return bound;
 }
 
 } // namespace
@@ -70,6 +100,14 @@ BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
             unknown_.push_back("quota \"" + rule.key + "\"");
         }
     }
+    for (const auto& rule : rules.rates) {
+        rates_.push_back(bind_rate(rule, catalog));
+        if (!rates_.back().known) {
+            unknown_.push_back("rate \"" + rule.key + "\"");
+        }
+    }
+    const bool own = std::any_of(quotas_.begin(), quotas_.end(), [](const BoundQuota& quota) { return quota.own; });
+    takes_ = own || !rates_.empty() ? Takes::special : quotas_.empty() ? Takes::nothing : Takes::plain;
     for (const auto& plan : catalog.plans()) {
         fits_[plan.no] = plan_fits(rules, catalog, plan);
         features_[plan.no] = plan.features;

@@ -6,9 +6,11 @@
 #include "gate/decision.hpp"
 #include "state/table.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace billing {
@@ -27,8 +29,19 @@ struct FeatureRule {
 
 // `billing_quota requests cost=2;` A cost from a variable is evaluated by nginx/ for each request.
 struct QuotaRule {
-    std::string key;
+    std::string key; // the limit's: NAME, or NAME:WINDOW of a quota with several windows
     std::uint32_t cost = 1;
+
+    std::string_view name() const noexcept { return std::string_view{key}.substr(0, key.find(':')); }
+    std::string_view window() const noexcept {
+        return std::string_view{key}.substr(std::min(key.size(), name().size() + 1));
+    }
+};
+
+// `billing_rate chatbot hosts=2`
+struct RateRule {
+    std::string key;
+    std::uint32_t hosts = 1; // that share the traffic evenly: each lets its part through
 };
 
 // The largest cost of one request, in units.
@@ -38,6 +51,10 @@ std::uint32_t parse_cost(std::string_view text) noexcept;
 
 // Quotas on one location.
 inline constexpr std::size_t k_max_quotas = 4;
+
+// Rates on one location.
+inline constexpr std::size_t k_max_rate_rules = 4;
+inline constexpr std::uint32_t k_max_hosts = 1000;
 
 // What becomes of an account that PostgreSQL does not know.
 enum class UnknownAccount : std::uint8_t { create, free, deny };
@@ -52,14 +69,29 @@ struct Rules {
     std::vector<PlanRule> plans; // empty or one
     std::vector<FeatureRule> features;
     std::vector<QuotaRule> quotas;
+    std::vector<RateRule> rates;
+
+    // What one request may have to remember of them.
+    std::size_t takings() const noexcept { return quotas.size() + rates.size(); }
 };
 
 struct BoundQuota {
     bool known = false; // false: the catalog has no such quota, so nothing can be counted
     std::uint8_t limit_no = 0;
     PeriodKind period = PeriodKind::month;
+    bool own = false;                                 // each account has its own period
+    std::int64_t length = 0;                          // of a sliding window, seconds
     std::array<std::uint64_t, k_max_plans> by_plan{}; // units for each period; k_unlimited = no bound
 };
+
+struct BoundRate {
+    bool known = false; // false: the catalog has no such rate, so nothing is held back
+    std::uint8_t rate_no = 0;
+    std::array<RateShape, k_max_plans> by_plan{};
+};
+
+// What a request may have to take. Plain: units of quotas whose periods are the calendar's.
+enum class Takes : std::uint8_t { nothing, plain, special };
 
 class BoundRules {
 public:
@@ -78,6 +110,8 @@ public:
     Reason with_overrides(std::uint8_t plan_no, const FeatureSet& on, const FeatureSet& off) const noexcept;
 
     const std::vector<BoundQuota>& quotas() const noexcept { return quotas_; }
+    const std::vector<BoundRate>& rates() const noexcept { return rates_; }
+    Takes takes() const noexcept { return takes_; }
     // The numbers of the plans that may come here, the cheapest first.
     const std::vector<std::uint8_t>& open_to() const noexcept { return open_to_; }
     const std::vector<std::string>& unknown() const noexcept { return unknown_; }
@@ -95,8 +129,10 @@ private:
     std::array<bool, k_max_plans> fits_{};
     std::vector<FeatureNeed> needs_;
     std::vector<BoundQuota> quotas_;
+    std::vector<BoundRate> rates_;
     std::vector<std::uint8_t> open_to_;
     std::vector<std::string> unknown_;
+    Takes takes_ = Takes::nothing;
 };
 
 } // namespace billing

@@ -22,6 +22,7 @@ constexpr std::array k_denied = {
     Counter::denied_plan,
     Counter::denied_feature,
     Counter::denied_limit,
+    Counter::denied_rate,
     Counter::denied_unavailable,
 };
 static_assert(k_denied.size() == k_reasons);

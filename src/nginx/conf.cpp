@@ -4,7 +4,38 @@ namespace billing {
 
 namespace {
 
-bool sets_rules(const LocConf& conf) noexcept { return conf.plan || !conf.features.empty() || !conf.quotas.empty(); }
+bool sets_rules(const LocConf& conf) noexcept {
+    return conf.plan || !conf.features.empty() || !conf.quotas.empty() || !conf.rates.empty();
+}
+
+template <class T>
+std::string names(const std::map<std::string, T, std::less<>>& entries) {
+    std::string text;
+    for (const auto& [name, entry] : entries) {
+        text += (text.empty() ? "" : ", ") + name;
+    }
+    return text.empty() ? "none" : text;
+}
+
+// The limit that a rule means; an error says what to write.
+Result<std::string> limit_of(const PlacedQuota& quota, const CatalogFile& catalog, const std::string& known) {
+    const auto declared = catalog.quotas().find(quota.rule.key);
+    if (declared == catalog.quotas().end()) {
+        return Error{"no quota \"" + quota.rule.key + "\" in the catalog" + known + names(catalog.quotas()) + ")"};
+    }
+    const auto& windows = declared->second;
+    if (quota.window.empty() && windows.size() > 1) {
+        return Error{"quota \"" + quota.rule.key +
+                     "\" has several windows; write window=NAME, a line for each that counts" + known + names(windows) +
+                     ")"};
+    }
+    const auto window = quota.window.empty() ? windows.begin() : windows.find(quota.window);
+    if (window == windows.end()) {
+        return Error{"quota \"" + quota.rule.key + "\" has no window \"" + quota.window + "\"" + known +
+                     names(windows) + ")"};
+    }
+    return window->second;
+}
 
 const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
     auto rules = std::make_unique<LocationRules>();
@@ -17,10 +48,14 @@ const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
     for (const auto& quota : conf.quotas) {
         rules->costs[rules->rules.quotas.size()] = quota.rule.cost;
         rules->rules.quotas.push_back(quota.rule);
+        rules->rules.quotas.back().key = limit_of(quota, *main.catalog, "").value(); // check_names() has seen it
         if (quota.cost != nullptr) {
             rules->variable_costs.resize(conf.quotas.size());
             rules->variable_costs[rules->rules.quotas.size() - 1] = quota.cost;
         }
+    }
+    for (const auto& rate : conf.rates) {
+        rules->rules.rates.push_back(rate.rule);
     }
     rules->index = main.rules.size();
     main.rules.push_back(std::move(rules));
@@ -47,6 +82,9 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     if (conf.quotas.empty()) {
         conf.quotas = parent.quotas;
+    }
+    if (conf.rates.empty()) {
+        conf.rates = parent.rates;
     }
     inherit_endpoint(conf.endpoint, parent.endpoint);
     inherit_identity(conf, parent);
@@ -89,10 +127,14 @@ char* check_names(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
         }
     }
     for (const auto& quota : conf.quotas) {
-        if (!catalog.quotas().contains(quota.rule.key)) {
-            return complain(cf, quota.place,
-                            "no quota \"" + quota.rule.key + "\" in the catalog" + known + names(catalog.quotas()) +
-                                ")");
+        if (auto limit = limit_of(quota, catalog, known); !limit) {
+            return complain(cf, quota.place, limit.error());
+        }
+    }
+    for (const auto& rate : conf.rates) {
+        if (!catalog.rates().contains(rate.rule.key)) {
+            return complain(cf, rate.place,
+                            "no rate \"" + rate.rule.key + "\" in the catalog" + known + names(catalog.rates()) + ")");
         }
     }
     return NGX_CONF_OK;
@@ -140,7 +182,7 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
     if (own_rules) {
         return complain(cf, place,
                         "no rule of the gate applies to this location; remove billing_plan, "
-                        "billing_feature and billing_quota from it");
+                        "billing_feature, billing_quota and billing_rate from it");
     }
     conf.gated = false;
     if (char* problem = check_foundation(cf, place, "this location", main); problem != NGX_CONF_OK) {

@@ -58,7 +58,12 @@ struct PlacedFeature {
 };
 struct PlacedQuota {
     QuotaRule rule;
+    std::string window; // as it was written; "" = the quota's only one
     ngx_http_complex_value_t* cost = nullptr;
+    ConfPlace place;
+};
+struct PlacedRate {
+    RateRule rule;
     ConfPlace place;
 };
 
@@ -107,6 +112,7 @@ struct LocConf {
     std::optional<PlacedPlan> plan;
     std::vector<PlacedFeature> features;
     std::vector<PlacedQuota> quotas;
+    std::vector<PlacedRate> rates;
     std::optional<ConfPlace> on_place;
     std::optional<ConfPlace> check; // billing_check; not inherited
     EndpointConf endpoint;

@@ -14,19 +14,6 @@ namespace billing {
 
 namespace {
 
-ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
-    auto* value = static_cast<ngx_http_complex_value_t*>(ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t)));
-    ngx_str_t source = pool_copy(cf->pool, text);
-    if (value == nullptr || source.data == nullptr) {
-        return nullptr;
-    }
-    ngx_http_compile_complex_value_t compiler{};
-    compiler.cf = cf;
-    compiler.value = &source;
-    compiler.complex_value = value;
-    return ngx_http_compile_complex_value(&compiler) == NGX_OK ? value : nullptr;
-}
-
 // "$name" and nothing else.
 bool is_variable(std::string_view text) noexcept {
     return text.size() > 1 && text.front() == '$' && std::all_of(text.begin() + 1, text.end(), [](char c) {
@@ -207,83 +194,6 @@ char* set_unknown(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     });
 }
 
-char* set_plan(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
-        if (loc.plan) {
-            return duplicate();
-        }
-        PlanRule rule;
-        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
-            auto key = word(cf, index);
-            if (key.starts_with(">=")) {
-                rule.at_least = true;
-                key.remove_prefix(2);
-            }
-            if (key.empty() || (rule.at_least && cf->args->nelts != 2)) {
-                return fail(cf, "write plan names, or one >=NAME for this plan and all above it");
-            }
-            rule.keys.emplace_back(key);
-        }
-        loc.plan = PlacedPlan{std::move(rule), ConfPlace::here(cf)};
-        return NGX_CONF_OK;
-    });
-}
-
-char* set_feature(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
-        FeatureRule rule;
-        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
-            const auto text = word(cf, index);
-            if (!text.starts_with("match=")) {
-                rule.keys.emplace_back(text);
-            } else if (text == "match=any" || text == "match=all") {
-                rule.any = text == "match=any";
-            } else {
-                return fail(cf, "invalid \"" + std::string{text} + "\"; write match=all or match=any");
-            }
-        }
-        if (rule.keys.empty()) {
-            return fail(cf, "write at least one feature's name");
-        }
-        loc.features.push_back({std::move(rule), ConfPlace::here(cf)});
-        return NGX_CONF_OK;
-    });
-}
-
-char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
-        if (loc.quotas.size() == k_max_quotas) {
-            return fail(cf, "more than " + std::to_string(k_max_quotas) + " quotas on one location");
-        }
-        PlacedQuota quota;
-        quota.rule.key = word(cf, 1);
-        quota.place = ConfPlace::here(cf);
-        for (const auto& other : loc.quotas) {
-            if (other.rule.key == quota.rule.key) {
-                return fail(cf, "quota \"" + quota.rule.key + "\" is here already; write its cost= once");
-            }
-        }
-        if (cf->args->nelts == 3) {
-            auto text = word(cf, 2);
-            if (!text.starts_with("cost=")) {
-                return fail(cf, "unknown parameter \"" + std::string{text} + "\"; write cost=N or cost=$variable");
-            }
-            text.remove_prefix(std::string_view{"cost="}.size());
-            const std::uint32_t constant = parse_cost(text);
-            if (constant != 0) {
-                quota.rule.cost = constant;
-            } else if (text.find('$') == std::string_view::npos) {
-                return fail(cf, "invalid cost \"" + std::string{text} + "\"; write a whole number from 1 to " +
-                                    std::to_string(k_max_cost) + " or a variable");
-            } else if (quota.cost = compile(cf, text); quota.cost == nullptr) {
-                return static_cast<char*>(NGX_CONF_ERROR);
-            }
-        }
-        loc.quotas.push_back(std::move(quota));
-        return NGX_CONF_OK;
-    });
-}
-
 char* set_on_error(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
         if (loc.on_error) {
@@ -321,7 +231,7 @@ struct CodeName {
     std::string_view name;
     Reason reason;
 };
-constexpr std::array<CodeName, 13> k_code_names = {{
+constexpr std::array<CodeName, 14> k_code_names = {{
     {"no_account", Reason::no_account},
     {"invalid_token", Reason::invalid_token},
     {"invalid_key", Reason::invalid_key},
@@ -334,6 +244,7 @@ constexpr std::array<CodeName, 13> k_code_names = {{
     {"plan", Reason::plan_required},
     {"feature", Reason::feature_missing},
     {"limit", Reason::limit_reached},
+    {"rate", Reason::rate_exceeded},
     {"unavailable", Reason::unavailable},
 }};
 

@@ -19,6 +19,7 @@ char* set_unknown(ngx_conf_t* cf, ngx_command_t* command, void* conf);      // b
 char* set_plan(ngx_conf_t* cf, ngx_command_t* command, void* conf);         // billing_plan NAME... | >=NAME
 char* set_feature(ngx_conf_t* cf, ngx_command_t* command, void* conf);      // billing_feature NAME... [match=all|any]
 char* set_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing_quota NAME [cost=N|$variable]
+char* set_rate(ngx_conf_t* cf, ngx_command_t* command, void* conf);         // billing_rate NAME [hosts=N]
 char* set_on_error(ngx_conf_t* cf, ngx_command_t* command, void* conf);     // billing_on_error [stale=TIME] 503|allow
 char* set_codes(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing_codes REASON=CODE...
 char* set_read_methods(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_read_methods METHOD...

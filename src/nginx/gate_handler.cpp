@@ -16,43 +16,43 @@ namespace {
 // Marks our record in the pool's list of cleanups: an internal redirect forgets a request's contexts, never its pool.
 void record_mark(void*) noexcept {}
 
-// With room for the quotas of its first location.
-RequestRecord* make_record(ngx_http_request_t* r, std::size_t quotas) noexcept {
-    void* memory = ngx_palloc(r->pool, sizeof(RequestRecord) + quotas * sizeof(Taking));
+// With room for what its first location takes.
+RequestRecord* make_record(ngx_http_request_t* r, std::size_t takings) noexcept {
+    void* memory = ngx_palloc(r->pool, sizeof(RequestRecord) + takings * sizeof(Taking));
     if (memory == nullptr) {
         return nullptr;
     }
     auto* record = new (memory) RequestRecord;
     record->cleanup = {record_mark, r, r->pool->cleanup};
     record->charge.takings = reinterpret_cast<Taking*>(record + 1);
-    record->charge.room = static_cast<std::uint32_t>(quotas);
+    record->charge.room = static_cast<std::uint32_t>(takings);
     r->pool->cleanup = &record->cleanup;
     ngx_http_set_ctx(r, record, ngx_http_billing_module);
     return record;
 }
 
-// Room for the quotas of one more location. What others that still wait may take keeps its room.
-bool make_room(ngx_pool_t* pool, Charge& charge, std::size_t quotas) noexcept {
-    const auto room = std::min(charge.room + static_cast<std::uint32_t>(quotas), k_most_takings);
+// Room for what one more location takes. What others that still wait may take keeps its room.
+bool make_room(ngx_pool_t* pool, Charge& charge, std::size_t takings) noexcept {
+    const auto room = std::min(charge.room + static_cast<std::uint32_t>(takings), k_most_takings);
     if (room == charge.room) {
         return true;
     }
-    auto* takings = static_cast<Taking*>(ngx_palloc(pool, room * sizeof(Taking)));
-    if (takings == nullptr) {
+    auto* larger = static_cast<Taking*>(ngx_palloc(pool, room * sizeof(Taking)));
+    if (larger == nullptr) {
         return false;
     }
-    std::copy_n(charge.takings, charge.count, takings);
-    charge.takings = takings;
+    std::copy_n(charge.takings, charge.count, larger);
+    charge.takings = larger;
     charge.room = room;
     return true;
 }
 
 // The request's record, for its first decision or one more. Null: memory is out.
-RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::size_t quotas) noexcept {
+RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::size_t takings) noexcept {
     if (record == nullptr) {
-        return make_record(r, quotas);
+        return make_record(r, takings);
     }
-    return make_room(r->pool, record->charge, quotas) ? record : nullptr;
+    return make_room(r->pool, record->charge, takings) ? record : nullptr;
 }
 
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) noexcept {
@@ -144,11 +144,11 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         record->waiting = nullptr;
         return conclude(r, *record);
     }
-    const std::size_t quotas = conf.rules->rules.quotas.size();
-    record = begin_record(r, record, r == r->main ? quotas : 0);
+    const std::size_t takings = conf.rules->rules.takings();
+    record = begin_record(r, record, r == r->main ? takings : 0);
     RequestRecord* payer = record;
     if (r != r->main) { // a charge is taken once for each request of a client, whatever its subrequests are
-        payer = begin_record(r->main, find_record(r->main), quotas);
+        payer = begin_record(r->main, find_record(r->main), takings);
     }
     if (record == nullptr || payer == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -78,6 +78,17 @@ ngx_int_t send_refusal(ngx_http_request_t* r, int status, const std::string& pro
     return send_answer(r, status, "application/problem+json", problem);
 }
 
+// The quota's period in words; of one that is the account's own no clock has them.
+const PeriodClock::Present& period_of(const RequestRecord& record, const Meter& meter) noexcept {
+    if (meter.window == 0) [[likely]] {
+        return Worker::current()->gate().period_of(record.rules().index, meter.quota, ngx_time());
+    }
+    static PeriodClock::Present own;
+    own = PeriodClock::own(meter.window, meter.reset - ngx_time());
+    own.end = meter.reset;
+    return own;
+}
+
 } // namespace
 
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
@@ -135,8 +146,7 @@ bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexce
         remove_header(r, k_limit_field);
     }
     record.fields_sent = true;
-    const auto& period = Worker::current()->gate().period_of(record.rules().index, meter.quota, ngx_time());
-    const RateLimitFields fields = rate_limit_fields(meter, quota, period, room);
+    const RateLimitFields fields = rate_limit_fields(meter, quota, period_of(record, meter), room);
     return push_header(r, k_policy_field, fields.policy) && push_header(r, k_limit_field, fields.limit);
 }
 

@@ -18,6 +18,20 @@ inline char* fail(ngx_conf_t* cf, const std::string& what) {
 
 inline char* duplicate() noexcept { return const_cast<char*>("is duplicate"); }
 
+// A text with variables, to be evaluated for each request. Null: nginx has said why.
+inline ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
+    auto* value = static_cast<ngx_http_complex_value_t*>(ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t)));
+    ngx_str_t source = pool_copy(cf->pool, text);
+    if (value == nullptr || source.data == nullptr) {
+        return nullptr;
+    }
+    ngx_http_compile_complex_value_t compiler{};
+    compiler.cf = cf;
+    compiler.value = &source;
+    compiler.complex_value = value;
+    return ngx_http_compile_complex_value(&compiler) == NGX_OK ? value : nullptr;
+}
+
 // Runs `body` on the level's own configuration.
 template <class Conf, class Body>
 char* setter(ngx_conf_t* cf, void* conf, Body body) {

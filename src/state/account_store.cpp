@@ -119,7 +119,7 @@ bool AccountStore::put(std::string_view body, std::uint32_t valid_gen) {
     }
     const auto decoded = facts_of(snapshot.value(), scope_.reactor().unix_ms() / 1000);
     const AccountKey key = table_.key_of(snapshot.value().account);
-    return table_.put(key, decoded.facts, valid_gen, decoded.amounts) != Put::no_room;
+    return table_.put(key, decoded.facts, valid_gen, decoded.amounts, decoded.zone) != Put::no_room;
 }
 
 } // namespace billing

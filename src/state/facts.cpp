@@ -48,6 +48,30 @@ bool holds(const std::optional<std::int64_t>& until, std::int64_t now, std::uint
     return true;
 }
 
+// The present offset of the zone, and what is before and after it, for as long as no further change can lie within the
+// month that a request is in.
+ZoneOffsets zone_at(const Snapshot& snapshot, std::int64_t now) noexcept {
+    constexpr std::int64_t k_month = 32 * std::int64_t{86400};
+    const auto& spans = snapshot.zone;
+    std::size_t at = 0;
+    while (at + 1 < spans.size() && spans[at + 1].from <= now) {
+        ++at;
+    }
+    ZoneOffsets zone{spans[at].from,  0, snapshot.zone_until - k_month, spans[at].offset, spans[at].offset,
+                     spans[at].offset};
+    if (at > 0) {
+        zone.before = spans[at - 1].offset;
+    }
+    if (at + 1 < spans.size()) {
+        zone.change_at = spans[at + 1].from;
+        zone.after = spans[at + 1].offset;
+    }
+    if (at + 2 < spans.size()) {
+        zone.until = std::max(zone.change_at, spans[at + 2].from - k_month);
+    }
+    return zone;
+}
+
 } // namespace
 
 DecodedFacts facts_of(const Snapshot& snapshot, std::int64_t now) {
@@ -61,6 +85,11 @@ DecodedFacts facts_of(const Snapshot& snapshot, std::int64_t now) {
     facts.plan = snapshot.plan_no;
     facts.status = snapshot.status;
     facts.flags = flags_of(snapshot);
+    facts.calendar = AccountCalendar::of(CycleAnchor::of(snapshot.anchor), !snapshot.zone.empty());
+    if (!snapshot.zone.empty()) {
+        decoded.zone = zone_at(snapshot, now);
+        facts.overrides_until = seconds32(std::max<std::int64_t>(decoded.zone.until, 1));
+    }
     for (const auto& override : snapshot.features) {
         if (holds(override.until, now, facts.overrides_until)) {
             (override.enabled ? facts.on : facts.off).set(override.feature_no);

@@ -12,6 +12,7 @@ namespace billing {
 struct DecodedFacts {
     AccountFacts facts{};
     std::vector<LimitAmount> amounts;
+    ZoneOffsets zone;
 };
 
 // Overrides that have ended by `now` (unix seconds) are left out; the next to end is in overrides_until.

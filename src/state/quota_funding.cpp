@@ -16,9 +16,9 @@ constexpr std::uint32_t k_most_want = 1U << 20;
 constexpr std::int64_t k_rate_window_ms = 500;
 constexpr std::size_t k_most_appetites = 4096;
 
-constexpr std::string_view k_fund =
-    "SELECT granted, period, cap, issued, used FROM billing.quota_fund($1::integer[], $2::bigint[], $3::smallint[], "
-    "$4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) ORDER BY ord";
+constexpr std::string_view k_fund = "SELECT granted, period, cap, issued, used, ends FROM "
+                                    "billing.quota_fund($1::integer[], $2::bigint[], $3::smallint[], "
+                                    "$4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) ORDER BY ord";
 
 std::uint64_t appetite_key(std::uint64_t account_id, std::uint8_t limit_no) noexcept {
     return account_id << 6 | limit_no; // limit numbers are below 64
@@ -143,6 +143,7 @@ QuotaFunding::Answer QuotaFunding::read_answer(const PgResult& result, int row, 
         line.unlimited = result.is_null(row, 2);
         line.limit = static_cast<std::uint64_t>(result.integer(row, 2));
         line.left = line.unlimited ? k_unlimited : line.limit - std::min(line.limit, issued);
+        line.resets = result.is_null(row, 5) ? 0 : result.integer(row, 5);
         line.enough = granted > 0 || line.left >= need.cost;
         answer.granted = answer.granted && granted > 0;
         answer.elsewhere = answer.elsewhere || (!line.enough && line.limit >= used + need.cost);

@@ -42,6 +42,8 @@ public:
             std::uint64_t limit = 0;
             std::uint64_t left = 0; // not issued yet
             bool enough = false;    // this line alone would have been granted
+            // Unix seconds: the period's end; for a refusal where periods overlap, when the need can be met. 0 = never.
+            std::int64_t resets = 0;
         };
         std::array<Line, k_max_needs> lines{};
     };

@@ -61,6 +61,19 @@ bool read_text(const SharedText<Bytes>& from, std::string& text, std::uint64_t& 
     return false;
 }
 
+ZoneOffsets unpack(const ZoneExtension& unit) noexcept {
+    const std::uint64_t offsets = shared::load(unit.offsets);
+    const auto offset = [offsets](int at) {
+        return static_cast<std::int32_t>(offsets >> at & 0xfffff) - k_offset_bias;
+    };
+    return {static_cast<std::int64_t>(shared::load(unit.changed_at)),
+            static_cast<std::int64_t>(shared::load(unit.change_at)),
+            shared::load(unit.until),
+            offset(0),
+            offset(20),
+            offset(40)};
+}
+
 bool is_dead(std::uint32_t pid) noexcept { return kill(static_cast<pid_t>(pid), 0) == -1 && errno == ESRCH; }
 
 std::string in_kib(std::size_t bytes) { return std::to_string((bytes + 1023) / 1024) + "k"; }
@@ -128,10 +141,15 @@ Result<Table> Table::attach(void* block, std::size_t bytes, ZoneLock& lock) {
 
 // --- facts
 
-void Table::read_overrides(std::uint32_t link, AccountFacts& facts) const noexcept {
+void Table::read_extensions(std::uint32_t link, AccountFacts& facts) const noexcept {
+    std::uint32_t zone_until = 0;
+    bool more_overrides = true; // features and the moment are in the first unit
     for (std::uint32_t hop = 0; link != 0 && hop < k_longest_chain; hop++) {
         const OverrideExtension& unit = units_[link - 1].overrides;
-        if (shared::load(unit.kind) == k_unit_overrides) {
+        const std::uint8_t kind = shared::load(unit.kind);
+        if (kind == k_unit_zone && facts.calendar.zoned()) {
+            zone_until = shared::load(units_[link - 1].zone.until);
+        } else if (kind == k_unit_overrides && more_overrides) {
             const std::uint8_t limit0 = shared::load(unit.limit0);
             facts.on = {{shared::load(unit.on_low), shared::load(unit.on_high)}};
             facts.off.word[0] = shared::load(unit.off_low) | std::uint64_t{limit0 & 0xc0u} << 56;
@@ -139,10 +157,40 @@ void Table::read_overrides(std::uint32_t link, AccountFacts& facts) const noexce
             facts.overrides_until = shared::load(unit.until);
             facts.has_overrides = (facts.on.word[0] | facts.on.word[1] | facts.off.word[0] | facts.off.word[1]) != 0 ||
                                   facts.overrides_until != 0 || shared::load(unit.limit1) >> 6 != 0;
-            return;
+            more_overrides = false;
+        }
+        if (!more_overrides && (!facts.calendar.zoned() || zone_until != 0)) {
+            break;
         }
         link = shared::load(unit.link);
     }
+    if (zone_until != 0 && (facts.overrides_until == 0 || zone_until < facts.overrides_until)) {
+        facts.overrides_until = zone_until;
+    }
+}
+
+bool Table::zone_of(RecordRef ref, ZoneOffsets& zone) const noexcept {
+    const Record& record = units_[ref.record].record;
+    for (int attempt = 0; attempt < 4; attempt++) {
+        const std::uint32_t seq = shared::load(record.seq);
+        bool found = false;
+        std::uint32_t link = shared::load(record.link);
+        for (std::uint32_t hop = 0; link != 0 && !found && hop < k_longest_chain; hop++) {
+            const ZoneExtension& unit = units_[link - 1].zone;
+            if (shared::load(unit.kind) == k_unit_zone) {
+                zone = unpack(unit);
+                found = true;
+            }
+            link = shared::load(unit.link);
+        }
+        if (!is_owner(ref)) {
+            return false;
+        }
+        if ((seq & 1) == 0 && shared::load(record.seq) == seq) {
+            return found;
+        }
+    }
+    return false;
 }
 
 bool Table::limit_amount(RecordRef ref, std::uint8_t limit_no, std::uint64_t& amount) const noexcept {
@@ -174,8 +222,8 @@ bool Table::limit_amount(RecordRef ref, std::uint8_t limit_no, std::uint64_t& am
     return false;
 }
 
-Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_gen,
-               std::span<const LimitAmount> amounts) noexcept {
+Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_gen, std::span<const LimitAmount> amounts,
+               const ZoneOffsets& zone) noexcept {
     Writing writing(*this);
     UnknownEntry& unknown = zone_->unknown[key.lo % k_unknown_entries];
     if (shared::load(unknown.hi) == key.hi) {
@@ -197,13 +245,15 @@ Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_ge
         return Put::kept;
     }
     AccountFacts old{};
-    read_overrides(shared::load(record.link), old);
+    old.calendar.bits = static_cast<std::uint32_t>(shared::load(record.account_id) >> k_account_id_bits);
+    read_extensions(shared::load(record.link), old);
     const bool override_ended = stamp == facts.stamp && old.overrides_until != facts.overrides_until;
     if (stamp == facts.stamp && (was_current || !is_current) && !override_ended) {
         return Put::kept;
     }
     const std::size_t wanted = facts.has_overrides ? std::max<std::size_t>(1, (amounts.size() + 1) / 2) : 0;
-    if (!writing.provide_override_units(number, wanted)) {
+    if (!writing.provide_units(number, k_unit_overrides, wanted) ||
+        !writing.provide_units(number, k_unit_zone, facts.calendar.zoned() ? 1 : 0)) {
         writing.evict(number);
         return Put::no_room;
     }
@@ -211,7 +261,8 @@ Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_ge
     if (stamp != 0 && (stamp < facts.stamp || override_ended)) { // tokens may be more than the present limit gives
         writing.take_out_all(number);
     }
-    writing.write_facts(number, facts, was_current ? now : valid_gen, facts.has_overrides ? amounts : amounts.first(0));
+    writing.write_facts(number, facts, was_current ? now : valid_gen, facts.has_overrides ? amounts : amounts.first(0),
+                        zone);
     writing.leave();
     return stamp == 0 ? Put::inserted : stamp < facts.stamp ? Put::updated : Put::revalidated;
 }

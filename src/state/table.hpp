@@ -6,6 +6,7 @@
 #pragma once
 
 #include "domain/account.hpp"
+#include "domain/period.hpp"
 #include "domain/result.hpp"
 #include "state/zone_layout.hpp"
 #include "state/zone_lock.hpp"
@@ -43,15 +44,31 @@ struct AccountFlags {
     static constexpr std::uint8_t k_deleted = 32;
 };
 
+// An account's own calendar, in 23 bits: when its billing months begin, and whether it has a time zone.
+struct AccountCalendar {
+    std::uint32_t bits;
+
+    static constexpr AccountCalendar of(CycleAnchor anchor, bool zoned) noexcept {
+        return {anchor.second | std::uint32_t{anchor.day} << 17 | std::uint32_t{zoned} << 22};
+    }
+    constexpr CycleAnchor anchor() const noexcept {
+        return {static_cast<std::uint8_t>(bits >> 17 & 31), bits & ((1u << 17) - 1)};
+    }
+    constexpr bool zoned() const noexcept { return bits >> 22 != 0; }
+};
+
 // A decoded snapshot as the table keeps it. Plain data.
 struct AccountFacts {
-    std::uint64_t id;    // PostgreSQL's, 1..2^63-1
+    std::uint64_t id;    // PostgreSQL's, 1..k_account_number_max
     std::uint64_t stamp; // 1..2^63-1
     // Exceptions to the plan's features: (plan & ~off) | on. All zero without overrides.
     FeatureMask on;
     FeatureMask off;
-    std::uint32_t overrides_until; // unix seconds at which the first override ends: read the snapshot anew; 0 = never
-    std::uint32_t until;           // unix seconds, for until_kind
+    // Unix seconds at which the first override ends, or what is known of the time zone: read the snapshot anew; 0 =
+    // never.
+    std::uint32_t overrides_until;
+    std::uint32_t until; // unix seconds, for until_kind
+    AccountCalendar calendar;
     UntilKind until_kind;
     std::uint8_t plan;
     Status status;
@@ -90,6 +107,7 @@ struct SpendOutcome {
     std::uint64_t remaining;           // tokens here and, when last asked, in PostgreSQL; k_unlimited = no bound
     std::uint32_t held;                // of them here; begin a refill in the background when it gets low
     std::uint32_t retry_after_eighths; // with exhausted: 1/8 seconds until PostgreSQL is asked again, >= 1
+    std::uint32_t resets;              // with exhausted: unix seconds, as exhausted() was told; 0 = not told
 };
 
 enum class Put : std::uint8_t {
@@ -108,6 +126,22 @@ struct ZoneUse {
     std::uint64_t held; // tokens
 };
 inline constexpr std::size_t k_unit_bytes = sizeof(Unit);
+
+// A rate as a bucket: so many microseconds between two requests on average, and no more ahead than this.
+struct RateShape {
+    static constexpr std::uint64_t k_never = ~std::uint64_t{0}; // as interval: nothing passes; as a wait: for ever
+
+    std::uint64_t interval_us = 0; // 0: no limit
+    std::uint64_t burst_us = 0;
+    bool is_unlimited() const noexcept { return interval_us == 0; }
+};
+
+enum class Pass : std::uint8_t {
+    passed,
+    refused,
+    no_slot, // the account has no place for this rate yet: provide_rate()
+    gone,    // the account left the table: find it anew
+};
 
 class Table {
 public:
@@ -135,14 +169,19 @@ public:
     // Gives back what spend() took. False: account or period is gone; then add_usage(id, limit_no, period, -cost,
     // cost).
     bool refund(RecordRef ref, std::uint8_t limit_no, std::int64_t period, std::uint32_t cost) noexcept;
+    // Counts a request against a rate. now_us = monotonic clock; wait_us, when refused: until one would pass.
+    Pass pass(RecordRef ref, std::uint8_t rate_no, RateShape shape, std::uint64_t now_us,
+              std::uint64_t& wait_us) noexcept;
     // The account's own amount of a limit (has_overrides); false where the plan's holds.
     bool limit_amount(RecordRef ref, std::uint8_t limit_no, std::uint64_t& amount) const noexcept;
+    // The account's time zone (calendar.zoned()); false: the account is gone.
+    bool zone_of(RecordRef ref, ZoneOffsets& zone) const noexcept;
 
     // --- facts
 
     // valid_gen as it was before the facts were read from their source.
     Put put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_gen,
-            std::span<const LimitAmount> amounts = {}) noexcept;
+            std::span<const LimitAmount> amounts = {}, const ZoneOffsets& zone = {}) noexcept;
     std::uint32_t valid_gen() const noexcept { return shared::load(zone_->valid_gen); }
     // The change stream lost something: every account has to be read anew before it is current again.
     void invalidate_all() noexcept { shared::add(zone_->valid_gen, 1); }
@@ -158,8 +197,12 @@ public:
     // then add_usage(id, limit_no, period, spent_now, granted - spent_now).
     bool fund(AccountKey key, std::uint8_t limit_no, std::int64_t period, std::uint32_t granted, std::uint64_t outside,
               std::uint32_t spent_now) noexcept;
-    // PostgreSQL has no more: refuse until then. Does nothing (false) while the slot holds tokens.
-    bool exhausted(AccountKey key, std::uint8_t limit_no, std::int64_t period, std::uint64_t deadline_mono_ms) noexcept;
+    // PostgreSQL has no more: refuse until then. Does nothing (false) while the slot holds tokens. resets: what
+    // SpendOutcome tells meanwhile.
+    bool exhausted(AccountKey key, std::uint8_t limit_no, std::int64_t period, std::uint64_t deadline_mono_ms,
+                   std::uint32_t resets = 0) noexcept;
+    // A place for the account's state of a rate, if it has none. False: the account is not here, or there is no room.
+    bool provide_rate(AccountKey key, std::uint8_t rate_no) noexcept;
     // Usage that no record can carry. False: the batch is full; returned tokens and the report are lost, which is
     // counted.
     bool add_usage(std::uint64_t account_id, std::uint8_t limit_no, std::int64_t period, std::int64_t spent,
@@ -232,12 +275,13 @@ private:
     Table(void* block, const Geometry& geometry, ZoneLock& lock) noexcept;
 
     bool read_record(std::uint32_t number, AccountKey key, AccountView& view) const noexcept;
-    void read_overrides(std::uint32_t link, AccountFacts& facts) const noexcept;
+    void read_extensions(std::uint32_t link, AccountFacts& facts) const noexcept;
     Spend spend_slowly(RecordRef ref, std::uint8_t limit_no, std::int64_t period, std::uint32_t cost,
                        std::uint64_t now_ms, SpendOutcome& outcome) noexcept;
     void mark_touched(std::uint32_t record, std::uint32_t epoch) noexcept;
     // The slot of a limit: its word and what PostgreSQL had left. Null: none. No lock, so verify the owner afterwards.
-    std::uint64_t* word_of(const Record& record, std::uint8_t limit_no, const std::uint32_t*& outside) const noexcept;
+    std::uint64_t* word_of(const Record& record, std::uint8_t limit_no, std::uint32_t*& outside) const noexcept;
+    std::uint64_t* rate_word_of(const Record& record, std::uint8_t rate_no) const noexcept;
     bool is_owner(RecordRef ref) const noexcept;
 
     ZoneHeader* zone_;
@@ -285,7 +329,9 @@ constexpr std::uint64_t remaining(std::uint32_t outside, std::uint32_t held) noe
         if (shared::load(record.key1) != key.hi || shared::load(record.key0) != table_detail::key0_of(key)) {
             return false;
         }
-        view.id = shared::load(record.account_id);
+        const std::uint64_t id = shared::load(record.account_id);
+        view.id = id & k_account_id_mask;
+        view.calendar.bits = static_cast<std::uint32_t>(id >> k_account_id_bits);
         view.stamp = shared::load(record.stamp);
         view.until = shared::load(record.until);
         view.plan = shared::load(record.plan);
@@ -300,7 +346,7 @@ constexpr std::uint64_t remaining(std::uint32_t outside, std::uint32_t held) noe
         view.overrides_until = 0;
         view.has_overrides = false;
         if (const std::uint32_t link = shared::load(record.link); link != 0) [[unlikely]] {
-            read_overrides(link, view);
+            read_extensions(link, view);
         }
         if (shared::load(record.seq) == seq) [[likely]] {
             return true;

@@ -15,8 +15,9 @@ void Table::add_use(std::uint32_t from, std::uint32_t count, ZoneUse& use) const
         const Unit& unit = units_[number];
         const std::uint8_t kind = shared::load(unit.record.kind);
         if (kind == k_unit_quotas) {
-            for (const std::uint64_t& word : unit.quotas.words) {
-                use.held += token::held_in(shared::load(word));
+            for (std::size_t i = 0; i < 3; i++) {
+                const bool tokens = shared::load(unit.quotas.limit_no[i]) < k_rate_slots;
+                use.held += tokens ? token::held_in(shared::load(unit.quotas.words[i])) : 0;
             }
         } else if (kind != k_unit_free && kind < k_unit_quotas) {
             use.held += token::held_in(shared::load(unit.record.tokens));

@@ -27,8 +27,7 @@ void Table::mark_touched(std::uint32_t record, std::uint32_t epoch) noexcept {
     shared::store(units_[record].record.touched, static_cast<std::uint8_t>(epoch));
 }
 
-std::uint64_t* Table::word_of(const Record& record, std::uint8_t limit_no,
-                              const std::uint32_t*& outside) const noexcept {
+std::uint64_t* Table::word_of(const Record& record, std::uint8_t limit_no, std::uint32_t*& outside) const noexcept {
     auto& first = const_cast<Record&>(record);
     if ((shared::load(first.mark) & ~k_valid_gen_mask) == first_slot_mark(limit_no)) {
         outside = &first.outside;
@@ -58,7 +57,7 @@ Spend Table::spend_slowly(RecordRef ref, std::uint8_t limit_no, std::int64_t per
                           std::uint64_t now_ms, SpendOutcome& outcome) noexcept {
     outcome = {};
     for (int attempt = 0; attempt < k_attempts; attempt++) {
-        const std::uint32_t* outside = nullptr;
+        std::uint32_t* outside = nullptr;
         std::uint64_t* slot = word_of(units_[ref.record].record, limit_no, outside);
         std::uint64_t word = slot != nullptr ? shared::load(*slot) : 0;
         if (!is_owner(ref)) {
@@ -72,6 +71,7 @@ Spend Table::spend_slowly(RecordRef ref, std::uint8_t limit_no, std::int64_t per
             const std::uint32_t left = (token::value_of(word) - now) & token::k_most;
             const bool still = left != 0 && left < 1u << 30;
             outcome.retry_after_eighths = still ? left : 0;
+            outcome.resets = shared::load(*outside);
             return still ? Spend::exhausted : Spend::short_of_tokens;
         }
         outcome.held = token::held_in(word);
@@ -91,12 +91,15 @@ Spend Table::spend_slowly(RecordRef ref, std::uint8_t limit_no, std::int64_t per
 
 bool Table::refund(RecordRef ref, std::uint8_t limit_no, std::int64_t period, std::uint32_t cost) noexcept {
     for (int attempt = 0; attempt < k_attempts; attempt++) {
-        const std::uint32_t* outside = nullptr;
+        std::uint32_t* outside = nullptr;
         std::uint64_t* slot = word_of(units_[ref.record].record, limit_no, outside);
         std::uint64_t word = slot != nullptr ? shared::load(*slot) : 0;
         if (!is_owner(ref) || slot == nullptr || token::period_of(word) != (bits_of(period) & token::k_period_mask) ||
             cost > token::k_most - token::held_in(word)) {
             return false;
+        }
+        if (token::is_exhausted(word)) { // till now it said when units come back
+            shared::store(*outside, 0);
         }
         if (shared::swap(*slot, word, token::with_value(word, token::held_in(word) + cost))) {
             touch(ref);
@@ -104,6 +107,63 @@ bool Table::refund(RecordRef ref, std::uint8_t limit_no, std::int64_t period, st
         }
     }
     return false;
+}
+
+// --- rates
+
+std::uint64_t* Table::rate_word_of(const Record& record, std::uint8_t rate_no) const noexcept {
+    std::uint32_t link = shared::load(record.link);
+    for (std::uint32_t hop = 0; link != 0 && hop < k_longest_chain; hop++) {
+        QuotaExtension& more = units_[link - 1].quotas;
+        for (std::size_t i = 0; i < 3 && shared::load(more.kind) == k_unit_quotas; i++) {
+            if (shared::load(more.limit_no[i]) == k_rate_slots + rate_no) {
+                return &more.words[i];
+            }
+        }
+        link = shared::load(more.link);
+    }
+    return nullptr;
+}
+
+// The generic cell rate algorithm: a request moves the moment at which the bucket will be as new by one interval, and
+// is refused if that would then be too far away.
+Pass Table::pass(RecordRef ref, std::uint8_t rate_no, RateShape shape, std::uint64_t now_us,
+                 std::uint64_t& wait_us) noexcept {
+    if (shape.interval_us == RateShape::k_never) {
+        wait_us = RateShape::k_never;
+        return Pass::refused;
+    }
+    for (int attempt = 0; attempt < k_attempts; attempt++) {
+        std::uint64_t* slot = rate_word_of(units_[ref.record].record, rate_no);
+        std::uint64_t word = slot != nullptr ? shared::load(*slot) : 0;
+        if (!is_owner(ref)) {
+            return Pass::gone;
+        }
+        if (slot == nullptr) {
+            return Pass::no_slot;
+        }
+        const std::uint64_t next = std::max(word & token::k_rate_mask, now_us) + shape.interval_us;
+        if (next - now_us > shape.burst_us) {
+            wait_us = next - now_us - shape.burst_us;
+            return Pass::refused;
+        }
+        if (shared::swap(*slot, word, (word & ~token::k_rate_mask) | (next & token::k_rate_mask))) {
+            touch(ref);
+            return Pass::passed;
+        }
+    }
+    return Pass::passed;
+}
+
+bool Table::provide_rate(AccountKey key, std::uint8_t rate_no) noexcept {
+    Writing writing(*this);
+    const std::uint32_t number = writing.look_up(key);
+    if (number == k_none || shared::load(writing.record(number).stamp) == 0) {
+        return false;
+    }
+    Writing::Slot slot;
+    return rate_word_of(writing.record(number), rate_no) != nullptr ||
+           writing.extension_slot(number, static_cast<std::uint8_t>(k_rate_slots + (rate_no & 63)), slot);
 }
 
 // --- slots
@@ -123,8 +183,13 @@ bool Table::Writing::slot_for(std::uint32_t number, std::uint8_t limit_no, Slot&
         slot = {&owner.tokens, &owner.base, &owner.outside, limit_no};
         return true;
     }
+    return extension_slot(number, limit_no, slot);
+}
+
+// A free place in an extension, which is added where there is none.
+bool Table::Writing::extension_slot(std::uint32_t number, std::uint8_t limit_no, Slot& slot) noexcept {
     for (int attempt = 0; attempt < 2; attempt++) {
-        std::uint32_t link = shared::load(owner.link);
+        std::uint32_t link = shared::load(record(number).link);
         for (; link != 0; link = shared::load(record(link - 1).link)) {
             QuotaExtension& more = table_.units_[link - 1].quotas;
             for (std::size_t i = 0; i < 3 && shared::load(more.kind) == k_unit_quotas; i++) {
@@ -195,13 +260,16 @@ bool Table::Writing::take_out(std::uint32_t number, const Slot& slot, After afte
     const std::uint32_t held = token::held_in(word);
     const std::uint32_t base = shared::load(*slot.base);
     if (room && (held != 0 || base != 0)) {
-        batch_.append({record(number).account_id, full_period(slot.limit_no, token::period_of(word)),
+        batch_.append({account_id(number), full_period(slot.limit_no, token::period_of(word)),
                        std::int64_t{base} - held, held, slot.limit_no});
         table_.lock_->stored();
     } else if (!room) {
         forfeit(base);
     }
     set(*slot.base, 0);
+    if (token::is_exhausted(word)) {
+        set(*slot.outside, 0);
+    }
     return room;
 }
 
@@ -221,8 +289,8 @@ bool Table::Writing::report(std::uint32_t number) noexcept {
         if (spent == 0) {
             return;
         }
-        if (!batch_.append({record(number).account_id, full_period(slot.limit_no, token::period_of(word)), spent, 0,
-                            slot.limit_no})) {
+        if (!batch_.append(
+                {account_id(number), full_period(slot.limit_no, token::period_of(word)), spent, 0, slot.limit_no})) {
             all = false;
             return;
         }
@@ -284,8 +352,8 @@ bool Table::Writing::add_tokens(std::uint32_t number, const Slot& slot, std::uin
     return true;
 }
 
-bool Table::exhausted(AccountKey key, std::uint8_t limit_no, std::int64_t period,
-                      std::uint64_t deadline_mono_ms) noexcept {
+bool Table::exhausted(AccountKey key, std::uint8_t limit_no, std::int64_t period, std::uint64_t deadline_mono_ms,
+                      std::uint32_t resets) noexcept {
     Writing writing(*this);
     const std::uint32_t number = writing.look_up(key);
     Writing::Slot slot;
@@ -299,9 +367,12 @@ bool Table::exhausted(AccountKey key, std::uint8_t limit_no, std::int64_t period
         std::uint64_t word = shared::load(*slot.word);
         const std::uint64_t eighths = (deadline_mono_ms + k_ms_in_eighth - 1) / k_ms_in_eighth;
         const std::uint32_t value = token::k_exhausted | (static_cast<std::uint32_t>(eighths) & token::k_most);
-        done = token::held_in(word) == 0 && shared::swap(*slot.word, word, token::with_value(word, value));
-        if (done) {
-            writing.set(*slot.outside, 0);
+        if (token::held_in(word) == 0) { // first what it says: who reads the word reads this after it
+            writing.set(*slot.outside, resets);
+            done = shared::swap(*slot.word, word, token::with_value(word, value));
+            if (!done) {
+                writing.set(*slot.outside, 0);
+            }
         }
     }
     writing.leave();

@@ -37,6 +37,17 @@ void pack(OverrideExtension& unit, std::size_t at, const AccountFacts& facts,
     shared::store(unit.limit1, static_cast<std::uint8_t>(limits[1] | used << 6));
 }
 
+void pack(ZoneExtension& unit, const ZoneOffsets& zone) noexcept {
+    const auto biased = [](std::int32_t offset) {
+        return static_cast<std::uint64_t>(offset + k_offset_bias) & 0xfffff;
+    };
+    const auto moment = [](std::int64_t at) { return static_cast<std::uint64_t>(std::max<std::int64_t>(at, 0)); };
+    shared::store(unit.until, static_cast<std::uint32_t>(std::clamp<std::int64_t>(zone.until, 1, UINT32_MAX)));
+    shared::store(unit.changed_at, moment(zone.changed_at) & ~k_top_two);
+    shared::store(unit.change_at, moment(zone.change_at) & ~k_top_two);
+    shared::store(unit.offsets, biased(zone.before) | biased(zone.offset) << 20 | biased(zone.after) << 40);
+}
+
 } // namespace
 
 Table::Writing::Writing(Table& table) noexcept : table_(table), zone_(*table.zone_), batch_(table.zone_->batch) {
@@ -287,10 +298,14 @@ bool Table::Writing::add_extension(std::uint32_t number, std::uint8_t kind) noex
             set(more.base[i], 0);
             set(more.words[i], token::make(token::k_more_mark | generation(seq), 0, 0));
         }
-    } else {
+    } else if (kind == k_unit_overrides) {
         OverrideExtension& more = table_.units_[unit].overrides;
         set(more.seq, seq);
         pack(more, 0, AccountFacts{}, {});
+    } else {
+        ZoneExtension& more = table_.units_[unit].zone;
+        set(more.seq, seq);
+        pack(more, ZoneOffsets{});
     }
     set(record(unit).link, shared::load(record(number).link));
     set(record(unit).kind, kind);
@@ -300,14 +315,14 @@ bool Table::Writing::add_extension(std::uint32_t number, std::uint8_t kind) noex
     return true;
 }
 
-bool Table::Writing::provide_override_units(std::uint32_t number, std::size_t wanted) noexcept {
+bool Table::Writing::provide_units(std::uint32_t number, std::uint8_t kind, std::size_t wanted) noexcept {
     std::size_t have = 0;
     for (std::uint32_t link = shared::load(record(number).link); link != 0;
          link = shared::load(table_.units_[link - 1].record.link)) {
-        have += shared::load(table_.units_[link - 1].record.kind) == k_unit_overrides;
+        have += shared::load(table_.units_[link - 1].record.kind) == kind;
     }
     for (; have < wanted; have++) {
-        if (!add_extension(number, k_unit_overrides)) {
+        if (!add_extension(number, kind)) {
             return false;
         }
     }
@@ -316,11 +331,11 @@ bool Table::Writing::provide_override_units(std::uint32_t number, std::size_t wa
 
 // Between enter() and leave(), with room for the amounts. Readers miss the record meanwhile.
 void Table::Writing::write_facts(std::uint32_t number, const AccountFacts& facts, std::uint32_t valid_gen,
-                                 std::span<const LimitAmount> amounts) noexcept {
+                                 std::span<const LimitAmount> amounts, const ZoneOffsets& zone) noexcept {
     Record& to = record(number);
     const std::uint32_t seq = shared::load(to.seq) | 1;
     set(to.seq, seq);
-    set(to.account_id, facts.id);
+    set(to.account_id, (facts.id & k_account_id_mask) | std::uint64_t{facts.calendar.bits} << k_account_id_bits);
     set(to.stamp, facts.stamp);
     set(to.until, facts.until);
     set(to.mark, (shared::load(to.mark) & ~k_valid_gen_mask) | (valid_gen & k_valid_gen_mask));
@@ -332,6 +347,9 @@ void Table::Writing::write_facts(std::uint32_t number, const AccountFacts& facts
          link = shared::load(table_.units_[link - 1].record.link)) {
         if (shared::load(table_.units_[link - 1].record.kind) == k_unit_overrides) {
             pack(table_.units_[link - 1].overrides, at++, facts, amounts);
+            table_.lock_->stored();
+        } else if (shared::load(table_.units_[link - 1].record.kind) == k_unit_zone) {
+            pack(table_.units_[link - 1].zone, zone);
             table_.lock_->stored();
         }
     }

@@ -40,11 +40,15 @@ public:
     std::uint32_t insert(AccountKey key, std::uint32_t valid_gen) noexcept; // not readable before facts are written
     void evict(std::uint32_t number) noexcept;
     void write_facts(std::uint32_t number, const AccountFacts& facts, std::uint32_t valid_gen,
-                     std::span<const LimitAmount> amounts) noexcept;
-    bool provide_override_units(std::uint32_t number, std::size_t wanted) noexcept;
+                     std::span<const LimitAmount> amounts, const ZoneOffsets& zone) noexcept;
+    bool provide_units(std::uint32_t number, std::uint8_t kind, std::size_t wanted) noexcept;
+    std::uint64_t account_id(std::uint32_t number) noexcept {
+        return shared::load(record(number).account_id) & k_account_id_mask;
+    }
 
     // --- tokens (table_tokens.cpp) ---
     bool slot_for(std::uint32_t number, std::uint8_t limit_no, Slot& slot) noexcept; // made where missing
+    bool extension_slot(std::uint32_t number, std::uint8_t limit_no, Slot& slot) noexcept;
     bool turn_to(std::uint32_t number, const Slot& slot, std::int64_t period) noexcept;
     bool take_out(std::uint32_t number, const Slot& slot, After after) noexcept;
     bool take_out_all(std::uint32_t number) noexcept;
@@ -52,7 +56,7 @@ public:
     bool report(std::uint32_t number) noexcept;
     bool report_dirty(std::uint32_t number, std::uint64_t& dirty) noexcept;
     bool has_something(std::uint32_t number) noexcept;
-    // Calls f(Slot) for each slot in use.
+    // Calls f(Slot) for each slot in use, of quotas.
     template <class F>
     void each_slot(std::uint32_t number, F&& f) noexcept;
 
@@ -101,7 +105,7 @@ void Table::Writing::each_slot(std::uint32_t number, F&& f) noexcept {
         QuotaExtension& more = table_.units_[link - 1].quotas;
         if (shared::load(more.kind) == k_unit_quotas) {
             for (std::size_t i = 0; i < 3; i++) {
-                if (const std::uint8_t limit_no = shared::load(more.limit_no[i]); limit_no != k_no_limit) {
+                if (const std::uint8_t limit_no = shared::load(more.limit_no[i]); limit_no < k_rate_slots) {
                     f(Slot{&more.words[i], &more.base[i], &more.outside[i], limit_no});
                 }
             }

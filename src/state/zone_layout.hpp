@@ -54,7 +54,7 @@ inline void clear_bits(T& word, std::type_identity_t<T> bits) noexcept {
 } // namespace shared
 
 inline constexpr std::uint64_t k_zone_magic = 0x31656e6f7a6c6962; // "bilzone1"
-inline constexpr std::uint32_t k_zone_layout = 2;                 // another number = another layout: refuse to attach
+inline constexpr std::uint32_t k_zone_layout = 3;                 // another number = another layout: refuse to attach
 inline constexpr std::uint32_t k_min_units = 1024;
 inline constexpr std::uint32_t k_line_entries = 8;
 inline constexpr std::size_t k_limit_numbers = 64;
@@ -94,17 +94,26 @@ constexpr std::uint64_t with_value(std::uint64_t word, std::uint32_t value) noex
     return (word & ~std::uint64_t{0xffffffff}) | value;
 }
 
+// A rate's word in an extension: mark and generation as above | microseconds of the monotonic clock at which the bucket
+// will be as if nothing had been taken, 52 bits.
+inline constexpr std::uint64_t k_rate_mask = (std::uint64_t{1} << 52) - 1;
+
 } // namespace token
 
 // What a unit of 64 bytes serves as. Records and extensions come from one pool, so that memory goes where it is needed.
-enum UnitKind : std::uint8_t { k_unit_free = 0, k_unit_quotas = 0x81, k_unit_overrides = 0x82 }; // a record: status + 1
+enum UnitKind : std::uint8_t {
+    k_unit_free = 0, // a record: status + 1
+    k_unit_quotas = 0x81,
+    k_unit_overrides = 0x82,
+    k_unit_zone = 0x83,
+};
 
 // One account: all that a warm request with one quota needs, in one cache line.
 struct alignas(64) Record {
     std::uint32_t seq;  // odd while the facts are being written, and as long as the unit is no record
     std::uint32_t key0; // 96 of the identity's 128 bits; the other 32 are the index entry's tag
     std::uint64_t key1;
-    std::uint64_t account_id; // PostgreSQL's, < 2^63
+    std::uint64_t account_id; // PostgreSQL's, < 2^40, and above it AccountFacts::calendar
     std::uint64_t stamp;      // < 2^63
     std::uint64_t tokens;     // token word of the account's first quota
     std::uint32_t base;       // tokens not yet accounted for: spent since the last report = base - held
@@ -125,7 +134,7 @@ struct alignas(64) QuotaExtension {
     std::uint64_t words[3];
     std::uint32_t outside[3];
     std::uint32_t link;       // next extension + 1
-    std::uint8_t limit_no[3]; // k_no_limit = slot not in use
+    std::uint8_t limit_no[3]; // k_no_limit = slot not in use; from k_rate_slots on the word is a rate's
     std::uint8_t unused[2];
     std::uint8_t kind;
     std::uint8_t unused_too;
@@ -149,10 +158,28 @@ struct alignas(64) OverrideExtension {
     std::uint8_t touched;
 };
 
+// What a host knows of the account's time zone. The words at 16, 24 and 32 keep their two top bits clear (see token).
+struct alignas(64) ZoneExtension {
+    std::uint32_t seq;
+    std::uint32_t until; // unix seconds at which it has to be read anew
+    std::uint64_t unused;
+    std::uint64_t changed_at; // unix seconds; 0 = not for long
+    std::uint64_t change_at;  // 0 = not before `until`
+    std::uint64_t offsets;    // three of 20 bits, seconds east + k_offset_bias: before, now, after
+    std::uint32_t unused_too[3];
+    std::uint32_t link;
+    std::uint8_t unused_three[5];
+    std::uint8_t kind;
+    std::uint8_t unused_four;
+    std::uint8_t touched;
+};
+inline constexpr std::int32_t k_offset_bias = 1 << 19;
+
 union Unit {
     Record record;
     QuotaExtension quotas;
     OverrideExtension overrides;
+    ZoneExtension zone;
 };
 
 static_assert(sizeof(Record) == 64 && sizeof(QuotaExtension) == 64 && sizeof(OverrideExtension) == 64);
@@ -163,13 +190,23 @@ static_assert(offsetof(OverrideExtension, amount) == offsetof(QuotaExtension, wo
 static_assert(offsetof(OverrideExtension, off_low) == offsetof(Record, tokens));
 static_assert(offsetof(Record, link) == offsetof(QuotaExtension, link));
 static_assert(offsetof(Record, link) == offsetof(OverrideExtension, link));
+static_assert(offsetof(Record, link) == offsetof(ZoneExtension, link));
+static_assert(offsetof(Record, kind) == offsetof(ZoneExtension, kind));
+static_assert(offsetof(Record, touched) == offsetof(ZoneExtension, touched));
+static_assert(offsetof(ZoneExtension, changed_at) == offsetof(Record, account_id));
+static_assert(sizeof(ZoneExtension) == 64);
 static_assert(offsetof(Record, kind) == offsetof(QuotaExtension, kind));
 static_assert(offsetof(Record, kind) == offsetof(OverrideExtension, kind));
 static_assert(offsetof(Record, touched) == offsetof(QuotaExtension, touched));
 static_assert(offsetof(Record, touched) == offsetof(OverrideExtension, touched));
 
+// Parts of Record::account_id.
+inline constexpr int k_account_id_bits = 40;
+inline constexpr std::uint64_t k_account_id_mask = (std::uint64_t{1} << k_account_id_bits) - 1;
+
 inline constexpr std::uint32_t k_no_bound = 0xffffffff;
 inline constexpr std::uint8_t k_no_limit = 0xff;
+inline constexpr std::uint8_t k_rate_slots = 64;
 
 // Parts of Record::mark.
 inline constexpr std::uint32_t k_valid_gen_mask = (1u << 25) - 1;
@@ -259,6 +296,8 @@ enum class Counter : std::uint8_t {
     observed_feature,
     denied_limit,
     observed_limit,
+    denied_rate,
+    observed_rate,
     denied_unavailable,
     observed_unavailable,
     from_nowhere,

@@ -235,6 +235,7 @@ Json subscription_facts(const StripeSubscription& subscription) {
     put_period(out, subscription.legacy_period);
     put_number(out, "cancel_at", subscription.cancel_at);
     put_number(out, "trial_end", subscription.trial_end);
+    put_number(out, "anchor", subscription.billing_cycle_anchor);
     put_number(out, "created", subscription.created);
     put_number(out, "ended_at", subscription.ended_at);
     return out;

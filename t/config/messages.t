@@ -54,6 +54,11 @@ my @mistakes = (
     ['quota: cost 0', '', 'billing_quota requests cost=0;', qr/invalid cost "0"; write a whole number from 1 to 1000000 or a variable in .*:\d+/],
     ['quota: parameter', '', 'billing_quota requests price=2;', qr/unknown parameter "price=2"; write cost=N or cost=\$variable/],
     ['quota: twice', '', 'billing_quota requests; billing_quota requests cost=2;', qr/quota "requests" is here already; write its cost= once/],
+    ['quota: parameter again', '', 'billing_quota requests window=;', qr/unknown parameter "window="; write cost=N or cost=\$variable, and window=NAME/],
+    ['quota: one window twice', '', 'billing_quota requests window=day; billing_quota requests window=day cost=2;', qr/quota "requests" is here already; write its cost= once/],
+    ['rate: hosts', '', 'billing_rate chatbot hosts=0;', qr/invalid "hosts=0"; write hosts=N, the number of hosts that share the traffic evenly in .*:\d+/],
+    ['rate: parameter', '', 'billing_rate chatbot burst=5;', qr/invalid "burst=5"; write hosts=N/],
+    ['rate: twice', '', 'billing_rate chatbot; billing_rate chatbot hosts=2;', qr/rate "chatbot" is here already in .*:\d+/],
     ['on_error: half', '', 'billing_on_error stale=1h;', qr/say what happens when nothing is known: write 503 or allow at the end/],
     ['on_error: time', '', 'billing_on_error stale=soon 503;', qr/invalid time "stale=soon"; write as stale=1h/],
     ['read methods', '', 'billing_read_methods GET BREW;', qr/unknown method "BREW"; write those that change nothing, as GET HEAD OPTIONS TRACE in .*:\d+/],
@@ -89,7 +94,7 @@ my @mistakes = (
     ['metrics without database', "$zone billing_catalog $catalog;", 'location /m { billing_metrics; }', qr/this location needs the database; write .* in .*:\d+/],
     ['metrics: a word', $whole, 'location /m { billing_metrics json; }', qr/invalid number of arguments in "billing_metrics" directive in .*:\d+/],
     ['metrics beside a webhook', $whole, 'location /m { billing_webhook; billing_metrics; }', qr/"billing_metrics": this location answers for something else already in .*:\d+/],
-    ['rules on a webhook', $whole, "$gate location /w { billing_webhook; billing_quota requests; }", qr/no rule of the gate applies to this location; remove billing_plan, billing_feature and billing_quota from it in .*:\d+/],
+    ['rules on a webhook', $whole, "$gate location /w { billing_webhook; billing_quota requests; }", qr/no rule of the gate applies to this location; remove billing_plan, billing_feature, billing_quota and billing_rate from it in .*:\d+/],
     ['jwt: nothing', '', 'billing_jwt secret=canary-7f3a-canary-7f3a-canary-7f3a;', qr/the configuration says how tokens are signed, never the token; write alg=HS256 secret=file:PATH, or alg=RS256 jwks=PATH, .* in .*:\d+/],
     ['jwt: alg none', '', 'billing_jwt alg=none;', qr/invalid alg "none"; write HS256, RS256 or ES256, as your tokens are signed in .*:\d+/],
     ['jwt: alg in another case', '', "billing_jwt alg=rs256 jwks=$directory/keys.json;", qr/invalid alg "rs256"; write HS256, RS256 or ES256/],
@@ -123,6 +128,8 @@ my @mistakes = (
     ['an account of no key', $whole, 'billing on; billing_account $billing_api_key_account;', qr/"billing_account" names an API key's account, and no key is looked at anywhere; write "billing_api_key \$http_x_api_key;" beside it in .*:\d+/],
     ['rule: unknown plan', $whole, "$gate billing_plan gold;", qr/no plan "gold" in the catalog \(.*catalog\.json has: free, starter, pro, agency\) in .*:\d+/],
     ['rule: unknown feature', $whole, "$gate billing_feature magic;", qr/no feature "magic" in the catalog \(.*advanced_projections/],
+    ['rule: unknown rate', $whole, "$gate billing_rate magic;", qr/no rate "magic" in the catalog \(.* has: chatbot\) in .*:\d+/],
+    ['rule: unknown window', $whole, "$gate billing_quota requests window=day;", qr/quota "requests" has no window "day" \(.* has: month\) in .*:\d+/],
     ['rule: unknown quota', $whole, "$gate billing_quota magic;", qr/no quota "magic" in the catalog \(.* has: requests\) in .*:\d+/],
 );
 
@@ -141,6 +148,12 @@ subtest 'the line is the right one' => sub {
     like $output, qr/in .*test\.conf:$line$/m, 'of the rule, not of the end of its block';
 };
 
+sub two_windows($catalog) {
+    $catalog->{quotas}{requests} = {windows => {map { $_ => {period => $_} } qw(day month)}};
+    $_->{quotas}{requests} = {day => 5, month => undef} for values $catalog->{plans}->%*;
+    return;
+}
+
 # Syntax is told with line and column, meaning with the path of the value.
 my %wrong = (
     'syntax' => ["{\n  \"plans\": {,}\n}\n", qr/catalog: line 2, column \d+: /],
@@ -156,7 +169,27 @@ my %wrong = (
     'no default' => [sub ($c) { $c->{default_plan} = 'gold' }, qr/default_plan: "gold" is no plan/],
     'a default that costs' => [sub ($c) { $c->{default_plan} = 'pro' }, qr/default_plan: must be a plan with "free": true/],
     'a typing error' => [sub ($c) { $c->{plans}{pro}{featuers} = [] }, qr/plans\.pro\.featuers: unknown member; known here: name, rank/],
-    'a period' => [sub ($c) { $c->{quotas}{requests}{period} = 'week' }, qr/quotas\.requests\.period: must be one of minute, hour, day, month, lifetime/],
+    'a period' => [sub ($c) { $c->{quotas}{requests}{period} = 'week' }, qr/quotas\.requests\.period: must be one of minute, hour, day, month, cycle, sliding, lifetime/],
+    'a length' => [sub ($c) { $c->{quotas}{requests} = {period => 'sliding', length => '30s'} },
+        qr/quotas\.requests\.length: must be a time from 1m to 366d, as "24h"/],
+    'a length of what has its own' => [sub ($c) { $c->{quotas}{requests}{length} = '1h' },
+        qr/quotas\.requests\.length: only a sliding window has a length; remove it/],
+    'a window without a period' => [sub ($c) { $c->{quotas}{requests} = {windows => {day => {}, month => {period => 'month'}}} },
+        qr/quotas\.requests\.windows\.day\.period: must be one of minute/],
+    'no windows' => [sub ($c) { $c->{quotas}{requests} = {windows => {}} }, qr/quotas\.requests\.windows: must name at least one window/],
+    'a period beside windows' => [sub ($c) { $c->{quotas}{requests}{windows} = {day => {period => 'day'}} },
+        qr/quotas\.requests\.period: unknown member; known here: windows/],
+    'one amount for two windows' => [sub ($c) { $c->{quotas}{requests} = {windows => {map { $_ => {period => $_} } qw(day month)}} },
+        qr/plans\.pro\.quotas\.requests: must be an object with an amount for each of its windows: day, month/],
+    'a window without an amount' => [sub ($c) { two_windows($c); delete $c->{plans}{pro}{quotas}{requests}{day} },
+        qr/plans\.pro\.quotas\.requests\.day: is missing; write an amount, or null for unlimited/],
+    'an amount without a window' => [sub ($c) { two_windows($c); $c->{plans}{pro}{quotas}{requests}{week} = 1 },
+        qr/plans\.pro\.quotas\.requests\.week: is no window of this quota; there are: day, month/],
+    'a rate' => [sub ($c) { $c->{plans}{pro}{rates}{chatbot} = 10 },
+        qr{plans\.pro\.rates\.chatbot: must be COUNT/TIME, as "10/min" or "100/10s", or null for no limit}],
+    'an undeclared rate' => [sub ($c) { $c->{plans}{pro}{rates}{calls} = '1/s' }, qr/plans\.pro\.rates\.calls: is not declared; declared: chatbot/],
+    'a plan without a rate' => [sub ($c) { delete $c->{plans}{pro}{rates} },
+        qr{plans\.pro\.rates\.chatbot: is missing; write COUNT/TIME, as "10/min", or null for no limit}],
     'a rank' => [sub ($c) { $c->{plans}{pro}{rank} = 'high' }, qr/plans\.pro\.rank: must be a whole number from 0/],
     'an amount' => [sub ($c) { $c->{plans}{pro}{price}{month}{amount} = '79.00' }, qr/plans\.pro\.price\.month\.amount: must be a whole number of the currency's smallest unit/],
 );
@@ -181,6 +214,18 @@ subtest 'what is right passes' => sub {
     my ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate billing_plan >=pro; billing_feature svg_export;"
         . ' billing_quota requests cost=$arg_n; billing_on_error stale=1h allow; billing_codes limit=429 plan=402;');
     is $code, 0, 'a whole configuration' or diag $output;
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate billing_quota requests window=month; billing_rate chatbot;");
+    is $code, 0, 'G10: a quota with one period has it as its window' or diag $output;
+    my $data = JSON::PP->new->utf8->decode(slurp($catalog));
+    two_windows($data);
+    Billing::Nginx::write_file("$directory/windows", JSON::PP->new->utf8->encode($data));
+    my $windows = $whole =~ s/billing_catalog \S+;/billing_catalog $directory\/windows;/r;
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => $windows,
+        SERVER => "$gate billing_quota requests window=month; billing_quota requests window=day cost=2;");
+    is $code, 0, 'G10: windows of the catalog' or diag $output;
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => $windows, SERVER => "$gate billing_quota requests;");
+    like $output, qr/quota "requests" has several windows; write window=NAME, a line for each that counts \(.* has: day, month\) in .*:\d+/,
+        'G10: which have to be named';
     unlike $output, qr/warn/, 'without a warning';
 
     Billing::Nginx::write_file("$directory/dsn", "host=127.0.0.1 port=1 dbname=nowhere password=canary-7f3a\n");

@@ -2,15 +2,12 @@
 #include "domain/account.hpp"
 #include "domain/catalog.hpp"
 #include "domain/json.hpp"
-#include "domain/period.hpp"
 #include "domain/snapshot.hpp"
 
 #include <gtest/gtest.h>
 
 namespace billing {
 namespace {
-
-constexpr std::int64_t k_2024_02_29 = 1709164800; // 00:00 UTC
 
 TEST(Domain, AccountIdsAreOneTo128BytesOfANarrowAlphabet) {
     EXPECT_TRUE(valid_account_id("a"));
@@ -25,30 +22,6 @@ TEST(Domain, AccountIdsAreOneTo128BytesOfANarrowAlphabet) {
             std::string_view::npos;
         EXPECT_EQ(valid_account_id(std::string(3, c)), narrow) << byte;
     }
-}
-
-TEST(Domain, PeriodsHoldTheirInstantsAndMeetWithoutGap) { // G10
-    for (const auto kind : {PeriodKind::minute, PeriodKind::hour, PeriodKind::day, PeriodKind::month}) {
-        for (std::int64_t now = k_2024_02_29 - 40 * 86400; now < k_2024_02_29 + 400 * 86400; now += 7919) {
-            const auto number = period_number(kind, now);
-            const auto end = period_end(kind, number).value();
-            EXPECT_GT(end, now);
-            EXPECT_LE(end - period_length(kind, number), now);
-            EXPECT_EQ(period_number(kind, end), number + 1) << "half open";
-            EXPECT_EQ(period_number(kind, end - 1), number);
-        }
-    }
-}
-
-TEST(Domain, MonthsFollowTheCalendar) { // G10
-    const auto february = period_number(PeriodKind::month, k_2024_02_29);
-    EXPECT_EQ(february, 2024 * 12 + 1);
-    EXPECT_EQ(period_length(PeriodKind::month, february), 29 * 86400);
-    EXPECT_EQ(period_length(PeriodKind::month, february + 12), 28 * 86400);
-    EXPECT_EQ(period_end(PeriodKind::month, february).value(), k_2024_02_29 + 86400);
-    EXPECT_EQ(period_number(PeriodKind::month, -1), 1969 * 12 + 11);
-    EXPECT_EQ(period_number(PeriodKind::lifetime, k_2024_02_29), 0);
-    EXPECT_FALSE(period_end(PeriodKind::lifetime, 0).has_value());
 }
 
 Snapshot with_status(Status status) {
@@ -96,8 +69,8 @@ TEST(Domain, APeriodsEndHasSlackAPendingCancellationHasNone) { // G7
 
 constexpr std::string_view k_body =
     R"({"id":7,"account":"demo","stamp":"0000010000000003","plan":2,"status":"past_due","write_enabled":true,)"
-    R"("maintenance":"payment","enforced":true,"overage":false,"deleted":false,"grace_until":1000,"trial_end":null,)"
-    R"("period_end":2000,"cancel_at":null,"features":{"3":{"on":true,"until":null},"127":{"on":false,"until":9}},)"
+    R"("maintenance":"payment","enforced":true,"overage":false,"deleted":false,"grace_until":1000,"trial_end":null,"anchor":1706659200,)"
+    R"("period_end":2000,"cancel_at":null,"zone":{"spans":[[0,3600],[1711846800,7200]],"until":1720000000},"features":{"3":{"on":true,"until":null},"127":{"on":false,"until":9}},)"
     R"("limits":{"0":{"amount":50,"until":null},"63":{"amount":null,"until":8}}})";
 
 TEST(Domain, ASnapshotIsReadAsItWasPublished) {
@@ -109,6 +82,10 @@ TEST(Domain, ASnapshotIsReadAsItWasPublished) {
     EXPECT_EQ(snapshot.stamp, (std::uint64_t{1} << 40) + 3);
     EXPECT_EQ(snapshot.status, Status::past_due);
     EXPECT_EQ(snapshot.maintenance, Maintenance::payment);
+    EXPECT_EQ(snapshot.anchor, 1706659200);
+    ASSERT_EQ(snapshot.zone.size(), 2U);
+    EXPECT_EQ(snapshot.zone[1].offset, 7200);
+    EXPECT_EQ(snapshot.zone_until, 1720000000);
     ASSERT_EQ(snapshot.features.size(), 2U);
     ASSERT_EQ(snapshot.limits.size(), 2U);
     EXPECT_EQ(snapshot.limits[0].amount, 50);
@@ -120,6 +97,12 @@ TEST(Domain, WhatIsNoSnapshotIsRefused) { // A44: a poisoned cache looks like an
              {"\"id\":7", "\"id\":0"},
              {"\"id\":7", "\"id\":\"7\""},
              {"\"id\":7", "\"id\":7,\"id\":8"},
+             {"\"id\":7", "\"id\":1099511627776"},
+             {"\"anchor\":1706659200", "\"anchor\":null"},
+             {"[0,3600],[1711846800,7200]", ""},
+             {"[0,3600]", "[0,86400]"},
+             {"[0,3600]", "[0]"},
+             {"\"until\":1720000000", "\"until\":null"},
              {"demo", "a b"},
              {"0000010000000003", "10000000003"},
              {"\"plan\":2", "\"plan\":256"},

@@ -137,7 +137,7 @@ TEST(GateProblem, RateLimitFieldsAreThoseOfTheDraft) { // G19
     fields = rate_limit_fields(meter, "requests", clock.at(PeriodKind::lifetime, 0), room.data());
     EXPECT_EQ(fields.policy, "\"requests\";q=20");
     const auto most = ~std::uint64_t{0} - 1;
-    PeriodClock::Period longest;
+    PeriodClock::Present longest;
     longest.length = longest.left = {
         {';', 'w', '=', '9', '2', '2', '3', '3', '7', '2', '0', '3', '6', '8', '5', '4', '7', '7', '5', '8', '0', '7'},
         22};

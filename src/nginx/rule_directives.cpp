@@ -1,0 +1,118 @@
+// What a location demands: billing_plan, billing_feature, billing_quota, billing_rate. In the master, while nginx reads
+// its configuration.
+#include "nginx/directives.hpp"
+
+#include "nginx/conf.hpp"
+#include "nginx/setters.hpp"
+
+namespace billing {
+
+char* set_plan(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.plan) {
+            return duplicate();
+        }
+        PlanRule rule;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            auto key = word(cf, index);
+            if (key.starts_with(">=")) {
+                rule.at_least = true;
+                key.remove_prefix(2);
+            }
+            if (key.empty() || (rule.at_least && cf->args->nelts != 2)) {
+                return fail(cf, "write plan names, or one >=NAME for this plan and all above it");
+            }
+            rule.keys.emplace_back(key);
+        }
+        loc.plan = PlacedPlan{std::move(rule), ConfPlace::here(cf)};
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_feature(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        FeatureRule rule;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            if (!text.starts_with("match=")) {
+                rule.keys.emplace_back(text);
+            } else if (text == "match=any" || text == "match=all") {
+                rule.any = text == "match=any";
+            } else {
+                return fail(cf, "invalid \"" + std::string{text} + "\"; write match=all or match=any");
+            }
+        }
+        if (rule.keys.empty()) {
+            return fail(cf, "write at least one feature's name");
+        }
+        loc.features.push_back({std::move(rule), ConfPlace::here(cf)});
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.quotas.size() == k_max_quotas) {
+            return fail(cf, "more than " + std::to_string(k_max_quotas) + " quotas on one location");
+        }
+        PlacedQuota quota;
+        quota.rule.key = word(cf, 1);
+        quota.place = ConfPlace::here(cf);
+        for (ngx_uint_t index = 2; index < cf->args->nelts; ++index) {
+            auto text = word(cf, index);
+            if (text.starts_with("window=") && quota.window.empty() && text.size() > 7) {
+                quota.window = text.substr(7);
+                continue;
+            }
+            if (!text.starts_with("cost=") || quota.cost != nullptr) {
+                return fail(cf, "unknown parameter \"" + std::string{text} +
+                                    "\"; write cost=N or cost=$variable, and window=NAME");
+            }
+            text.remove_prefix(std::string_view{"cost="}.size());
+            const std::uint32_t constant = parse_cost(text);
+            if (constant != 0) {
+                quota.rule.cost = constant;
+            } else if (text.find('$') == std::string_view::npos) {
+                return fail(cf, "invalid cost \"" + std::string{text} + "\"; write a whole number from 1 to " +
+                                    std::to_string(k_max_cost) + " or a variable");
+            } else if (quota.cost = compile(cf, text); quota.cost == nullptr) {
+                return static_cast<char*>(NGX_CONF_ERROR);
+            }
+        }
+        for (const auto& other : loc.quotas) {
+            if (other.rule.key == quota.rule.key && (other.window == quota.window || quota.window.empty())) {
+                return fail(cf, "quota \"" + quota.rule.key + "\" is here already; write its cost= once");
+            }
+        }
+        loc.quotas.push_back(std::move(quota));
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_rate(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.rates.size() == k_max_rate_rules) {
+            return fail(cf, "more than " + std::to_string(k_max_rate_rules) + " rates on one location");
+        }
+        PlacedRate rate{{std::string{word(cf, 1)}, 1}, ConfPlace::here(cf)};
+        for (const auto& other : loc.rates) {
+            if (other.rule.key == rate.rule.key) {
+                return fail(cf, "rate \"" + rate.rule.key + "\" is here already");
+            }
+        }
+        if (cf->args->nelts == 3) {
+            const auto text = word(cf, 2);
+            const std::uint32_t hosts = text.starts_with("hosts=") ? parse_cost(text.substr(6)) : 0;
+            if (hosts == 0 || hosts > k_max_hosts) {
+                return fail(cf, "invalid \"" + std::string{text} +
+                                    "\"; write hosts=N, the number of hosts that share the "
+                                    "traffic evenly");
+            }
+            rate.rule.hosts = hosts;
+        }
+        loc.rates.push_back(std::move(rate));
+        return NGX_CONF_OK;
+    });
+}
+
+} // namespace billing
