@@ -209,6 +209,7 @@ CREATE TABLE billing.quota_periods (
     cap         bigint CHECK (cap >= 0),
     issued      bigint NOT NULL DEFAULT 0 CONSTRAINT quota_periods_issued_not_negative CHECK (issued >= 0),
     used        bigint NOT NULL DEFAULT 0 CONSTRAINT quota_periods_used_not_negative CHECK (used >= 0),
+    late        bigint NOT NULL DEFAULT 0, -- of issued and of used: charged after the fact, whatever the cap (charge_late)
     -- of windows that may overlap others (cycle, sliding): the largest cap under which units were issued, and when last
     peak        bigint,
     issued_at   timestamptz,
@@ -217,11 +218,12 @@ CREATE TABLE billing.quota_periods (
     PRIMARY KEY (account_id, limit_no, period)
 ) WITH (fillfactor = 60);
 
--- One row for each shared-memory zone ever born; last_seq fences its usage reports.
+-- One row for each shared-memory zone ever born; last_seq fences its usage reports, late_seq its late charges.
 CREATE TABLE billing.instances (
     instance_id uuid PRIMARY KEY,
     host        text NOT NULL,
     last_seq    bigint NOT NULL DEFAULT 0 CHECK (last_seq >= 0),
+    late_seq    bigint NOT NULL DEFAULT 0 CHECK (late_seq >= 0),
     seen_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 60);
 

@@ -402,9 +402,34 @@ BEGIN
     END LOOP;
 END $$;
 
--- What a host has spent and what it gives back since its last report. Exactly once: applied only as the next in the sequence
--- of its instance; 'dup' was applied before, 'gap' means that one is missing. A host resends the same frozen batch until it
--- hears 'ok' or 'dup'. spent < 0 is a refund of what was reported before; returned >= 0.
+-- 'ok': this batch is the next of its instance, and from here on counts as applied; 'dup': it was applied before; 'gap': one
+-- is missing. A host resends the same frozen batch until it hears 'ok' or 'dup'. The instance's row serializes its batches;
+-- a first batch that comes twice at once meets on the primary key.
+CREATE FUNCTION billing.take_turn(p_instance uuid, p_host text, p_seq bigint, p_late boolean)
+    RETURNS text LANGUAGE plpgsql VOLATILE SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_last bigint;
+BEGIN
+    IF p_seq = 1 THEN
+        INSERT INTO instances (instance_id, host) VALUES (p_instance, p_host) ON CONFLICT DO NOTHING;
+    END IF;
+    SELECT CASE WHEN p_late THEN s.late_seq ELSE s.last_seq END INTO v_last FROM instances s
+        WHERE s.instance_id = p_instance FOR NO KEY UPDATE;
+    v_last := coalesce(v_last, 0);
+    IF p_seq <= v_last THEN
+        RETURN 'dup';
+    ELSIF p_seq > v_last + 1 THEN
+        RETURN 'gap';
+    END IF;
+    UPDATE instances s SET host = p_host, seen_at = clock_timestamp(),
+            last_seq = CASE WHEN p_late THEN s.last_seq ELSE p_seq END,
+            late_seq = CASE WHEN p_late THEN p_seq ELSE s.late_seq END
+        WHERE s.instance_id = p_instance;
+    RETURN 'ok';
+END $$;
+
+-- What a host has spent and what it gives back since its last report, exactly once (take_turn). spent < 0 is a refund of what
+-- was reported before; returned >= 0.
 CREATE FUNCTION billing.usage_flush(instance uuid, host text, seq bigint, account_ids bigint[], limit_nos smallint[],
                                     periods bigint[], spent bigint[], returned bigint[])
     RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -413,7 +438,7 @@ CREATE FUNCTION billing.usage_flush(instance uuid, host text, seq bigint, accoun
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 DECLARE
     n      integer := cardinality(account_ids);
-    v_last bigint;
+    v_turn text;
     v_keys bigint;
     v_done bigint;
 BEGIN
@@ -426,20 +451,9 @@ BEGIN
         RAISE EXCEPTION 'usage_flush: NULL, or a negative return' USING ERRCODE = '22023';
     END IF;
 
-    -- The instance's row serializes its batches. A first batch that comes twice at once meets on the primary key.
-    SELECT s.last_seq INTO v_last FROM instances s WHERE s.instance_id = instance FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        IF seq = 1 THEN
-            INSERT INTO instances (instance_id, host) VALUES (instance, usage_flush.host) ON CONFLICT DO NOTHING;
-            SELECT s.last_seq INTO v_last FROM instances s WHERE s.instance_id = instance FOR NO KEY UPDATE;
-        ELSE
-            v_last := 0;
-        END IF;
-    END IF;
-    IF seq <= v_last THEN
-        RETURN 'dup';
-    ELSIF seq > v_last + 1 THEN
-        RETURN 'gap';
+    v_turn := take_turn(instance, host, seq, false);
+    IF v_turn <> 'ok' THEN
+        RETURN v_turn;
     END IF;
 
     PERFORM FROM unnest(account_ids, limit_nos, periods) u(account_id, limit_no, period)
@@ -460,7 +474,81 @@ BEGIN
         RAISE WARNING 'usage_flush: instance % batch %: % of % rows are dropped: their quota periods are gone, or would fall below 0',
             instance, seq, v_keys - v_done, v_keys;
     END IF;
-    UPDATE instances s SET last_seq = seq, host = usage_flush.host, seen_at = clock_timestamp()
-        WHERE s.instance_id = instance;
-    RETURN 'ok';
+    RETURN v_turn;
+END $$;
+
+-- What hosts let through while they could not ask (billing_on_error allow), exactly once (take_turn): used in the period of
+-- its time, and issued with it, whatever the cap. at = unix seconds; an account that is not known is made where `creates`
+-- says so. What names no account or no quota cannot be charged, and is said in the log.
+CREATE FUNCTION billing.charge_late(instance uuid, host text, seq bigint, accounts text[], limits text[], at bigint[],
+                                    units bigint[], creates boolean[])
+    RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = billing, pg_temp SET lock_timeout = '250ms' SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    n      integer := cardinality(accounts);
+    v_turn text;
+    r_account bigint[]; r_limit smallint[]; r_period bigint[]; r_units bigint[]; r_at timestamptz[]; r_head boolean[];
+    v_rows bigint;
+BEGIN
+    IF n IS NULL OR cardinality(limits) <> n OR cardinality(at) <> n OR cardinality(units) <> n OR cardinality(creates) <> n
+       OR instance IS NULL OR host IS NULL OR seq IS NULL THEN
+        RAISE EXCEPTION 'charge_late: an argument is NULL or the arrays differ in length' USING ERRCODE = '22023';
+    ELSIF array_position(accounts, NULL) IS NOT NULL OR array_position(limits, NULL) IS NOT NULL
+       OR array_position(at, NULL) IS NOT NULL OR array_position(units, NULL) IS NOT NULL
+       OR array_position(creates, NULL) IS NOT NULL OR 0 >= ANY (units) THEN
+        RAISE EXCEPTION 'charge_late: NULL, or units below 1' USING ERRCODE = '22023';
+    END IF;
+    v_turn := take_turn(instance, host, seq, true);
+    IF v_turn <> 'ok' THEN
+        RETURN v_turn;
+    END IF;
+
+    IF true = ANY (creates) THEN
+        PERFORM ensure_accounts(array_agg(u.account)) FROM unnest(accounts, creates) u(account, creates) WHERE u.creates;
+    END IF;
+    SELECT array_agg(s.account_id), array_agg(s.limit_no), array_agg(s.period), array_agg(s.units), array_agg(s.at),
+           array_agg(s.head), coalesce(sum(s.rows), 0)
+        INTO r_account, r_limit, r_period, r_units, r_at, r_head, v_rows
+        FROM (SELECT a.id AS account_id, l.limit_no,
+                     period_no(l.period, l.length, a.cycle_anchor, a.zone, to_timestamp(u.at)) AS period,
+                     sum(u.units)::bigint AS units, to_timestamp(max(u.at)) AS at,
+                     bool_or(l.period IN ('cycle', 'sliding')) AS head, count(*) AS rows
+              FROM unnest(accounts, limits, charge_late.at, charge_late.units) u(account, limit_key, at, units)
+              JOIN accounts a ON a.external_id = u.account COLLATE "C"
+              JOIN limits l ON l.limit_key = u.limit_key
+              GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) s;
+    IF v_rows < n THEN
+        RAISE WARNING 'charge_late: instance % batch %: % of % rows name no account or no quota', instance, seq, n - v_rows, n;
+    END IF;
+
+    -- Rows and locks as in quota_fund: all that is missing, then the rows that stand for windows, then the rows themselves.
+    INSERT INTO quota_periods (account_id, limit_no, period, starts, ends, cap)
+        SELECT DISTINCT x.account_id, x.limit_no, p.no, b.starts, b.ends, 0
+        FROM unnest(r_account, r_limit, r_period, r_head) x(account_id, limit_no, period, windowed)
+        CROSS JOIN (VALUES (false), (true)) h(head)
+        CROSS JOIN LATERAL (SELECT CASE WHEN h.head THEN 0 ELSE x.period END AS no) p
+        JOIN limits l ON l.limit_no = x.limit_no
+        JOIN accounts a ON a.id = x.account_id
+        CROSS JOIN LATERAL period_bounds(l.period, a.cycle_anchor, a.zone, CASE WHEN NOT h.head THEN x.period END) b
+        WHERE x.windowed OR NOT h.head
+        ORDER BY 1, 2, 3
+        ON CONFLICT DO NOTHING;
+    PERFORM FROM unnest(r_account, r_limit, r_head) u(account_id, limit_no, head)
+        JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = 0
+        WHERE u.head ORDER BY q.account_id, q.limit_no FOR NO KEY UPDATE OF q;
+    PERFORM FROM unnest(r_account, r_limit, r_period) u(account_id, limit_no, period)
+        JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
+        ORDER BY q.account_id, q.limit_no, q.period FOR NO KEY UPDATE OF q;
+    UPDATE quota_periods q SET issued = q.issued + s.units, used = q.used + s.units, late = q.late + s.units, cap = e.cap,
+            peak = CASE WHEN s.head THEN greatest(q.peak, coalesce(e.cap, 9223372036854775807)) ELSE q.peak END,
+            issued_at = CASE WHEN s.head THEN greatest(q.issued_at, least(s.at, q.ends - interval '1 s')) ELSE q.issued_at END
+        FROM unnest(r_account, r_limit, r_period, r_units, r_at, r_head) s(account_id, limit_no, period, units, at, head)
+        JOIN effective_limits e ON e.account_id = s.account_id AND e.limit_no = s.limit_no
+        WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period;
+    INSERT INTO audit_log (account_id, actor, action, after)
+        SELECT s.account_id, 'gate', 'charge_late', pg_catalog.jsonb_build_object('quota', l.limit_key, 'units', s.units, 'at', s.at, 'host', host)
+        FROM unnest(r_account, r_limit, r_units, r_at) s(account_id, limit_no, units, at)
+        JOIN limits l ON l.limit_no = s.limit_no;
+    RETURN v_turn;
 END $$;

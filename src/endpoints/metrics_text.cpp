@@ -129,6 +129,10 @@ void add_zone(Page& page, const HostMetrics& host) {
     page.counter("billing_quota_fundings_total", "Takes of quota units from PostgreSQL.", host.count(Counter::funds));
     page.counter("billing_quota_forfeited_tokens_total", "Units of quotas that were lost until their period ends.",
                  host.count(Counter::forfeited));
+    page.family("billing_late_units_total", "counter",
+                "Units let through while nobody could be asked: noted to be charged, or lost for want of room.");
+    page.sample(label("outcome", "noted"), host.count(Counter::late_noted));
+    page.sample(label("outcome", "lost"), host.count(Counter::late_lost));
     if (host.watermark_age_ms) {
         std::array<char, 32> text{};
         const int length =

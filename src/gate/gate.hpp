@@ -22,13 +22,13 @@ namespace billing {
 
 // One request, as far as the gate cares. What it points to outlives the request's coroutine.
 struct Ask {
-    std::string_view account;                        // valid_account_id() holds
-    std::size_t rules_index = 0;                     // among the rules given to the constructor
-    std::array<std::uint32_t, k_max_quotas> costs{}; // one for each quota of the rules
-    std::int64_t now = 0;                            // unix seconds
-    std::uint64_t now_ms = 0;                        // monotonic
-    bool write = false;                              // a method that changes things
-    StatusSet live = k_live_statuses;                // under which a paid plan may be used
+    std::string_view account;         // valid_account_id() holds
+    std::size_t rules_index = 0;      // among the rules given to the constructor
+    Costs costs{};                    // one for each quota of the rules
+    std::int64_t now = 0;             // unix seconds
+    std::uint64_t now_ms = 0;         // monotonic
+    bool write = false;               // a method that changes things
+    StatusSet live = k_live_statuses; // under which a paid plan may be used
     UnknownAccount unknown = UnknownAccount::create;
     ErrorPolicy on_error;
 };

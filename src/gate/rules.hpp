@@ -51,6 +51,8 @@ std::uint32_t parse_cost(std::string_view text) noexcept;
 
 // Quotas on one location.
 inline constexpr std::size_t k_max_quotas = 4;
+// What each of them takes, in units.
+using Costs = std::array<std::uint32_t, k_max_quotas>;
 
 // Rates on one location.
 inline constexpr std::size_t k_max_rate_rules = 4;

@@ -2,6 +2,7 @@
 
 #include "async/sleep.hpp"
 
+#include <cstring>
 #include <vector>
 
 namespace billing {
@@ -14,6 +15,8 @@ constexpr std::int64_t k_sweep_turn_ms = 30'000; // a walk over the whole zone
 
 constexpr std::string_view k_flush = "SELECT billing.usage_flush($1::uuid, $2, $3, $4::bigint[], $5::smallint[], "
                                      "$6::bigint[], $7::bigint[], $8::bigint[])";
+constexpr std::string_view k_charge_late = "SELECT billing.charge_late($1::uuid, $2, $3, $4::text[], $5::text[], "
+                                           "$6::bigint[], $7::bigint[], $8::boolean[])";
 
 std::string uuid_text(std::span<const std::uint8_t, 16> bytes) {
     constexpr std::string_view digits = "0123456789abcdef";
@@ -44,6 +47,25 @@ PgParams parameters(std::string instance, const std::string& host, std::uint64_t
     return PgParams{instance, host, sequence, accounts, limits, periods, spent, returned};
 }
 
+template <std::size_t Bytes>
+std::string text_of(const char (&field)[Bytes]) {
+    return {field, strnlen(field, Bytes)};
+}
+
+PgParams parameters(std::string instance, const std::string& host, std::uint64_t sequence,
+                    const std::vector<LateRow>& rows) {
+    std::vector<std::string> accounts, limits, creates;
+    std::vector<std::int64_t> at, units;
+    for (const auto& row : rows) {
+        accounts.push_back(text_of(row.account));
+        limits.push_back(text_of(row.limit));
+        at.push_back(row.at);
+        units.push_back(row.units);
+        creates.emplace_back(row.creates != 0 ? "t" : "f");
+    }
+    return PgParams{instance, host, sequence, accounts, limits, at, units, creates};
+}
+
 } // namespace
 
 UsageFlusher::UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host)
@@ -55,6 +77,9 @@ Task<void> UsageFlusher::run() {
         bool sent = true;
         while (sent && table_.freeze()) {
             sent = co_await flush();
+        }
+        while (sent && table_.freeze_late()) {
+            sent = co_await charge_late();
         }
         if (sent) {
             co_await wake_.wait(k_flush_ms);
@@ -74,7 +99,11 @@ Task<bool> UsageFlusher::finish() {
             }
         }
     }
-    co_return true;
+    bool charged = true;
+    while (charged && table_.freeze_late()) {
+        charged = co_await charge_late();
+    }
+    co_return charged;
 }
 
 Task<bool> UsageFlusher::flush() {
@@ -84,30 +113,59 @@ Task<bool> UsageFlusher::flush() {
         co_return true;
     }
     const std::string instance = uuid_text(table_.instance_id());
+    std::string what = "usage batch " + std::to_string(sequence) + " of " + std::to_string(rows.size()) + " rows";
     PgParams batch = parameters(instance, host_, sequence, rows);
-    PgResult result = co_await postgres_.query(k_flush, std::move(batch));
+    rows.clear();
+    PgParams nothing = parameters(instance, host_, sequence, rows);
+    bool sent = co_await send(k_flush, std::move(batch), std::move(nothing), std::move(what));
+    if (sent) {
+        table_.acknowledge(sequence);
+    }
+    co_return sent;
+}
+
+Task<bool> UsageFlusher::charge_late() {
+    std::vector<LateRow> rows;
+    std::uint64_t sequence = 0;
+    if (!table_.frozen_late(rows, sequence)) {
+        co_return true;
+    }
+    std::int64_t units = 0;
+    for (const LateRow& row : rows) {
+        units += row.units;
+    }
+    const std::string instance = uuid_text(table_.instance_id());
+    std::string what = "late charges " + std::to_string(sequence) + " of " + std::to_string(units) + " units";
+    PgParams batch = parameters(instance, host_, sequence, rows);
+    rows.clear();
+    PgParams nothing = parameters(instance, host_, sequence, rows);
+    bool sent = co_await send(k_charge_late, std::move(batch), std::move(nothing), std::move(what));
+    if (sent) {
+        table_.acknowledge_late(sequence);
+        reactor_.log(LogLevel::notice, "billing: " + std::to_string(units) +
+                                           " units that were let through while PostgreSQL was away are charged");
+    }
+    co_return sent;
+}
+
+Task<bool> UsageFlusher::send(std::string_view statement, PgParams batch, PgParams nothing, std::string what) {
+    PgResult result = co_await postgres_.query(statement, std::move(batch));
     if (result.outcome() == PgOutcome::refused && breaks_a_rule(result.sqlstate())) {
         // It would be refused for ever and hold up all that comes after: its place is taken by an empty one.
-        reactor_.log(LogLevel::error, "billing: usage batch " + std::to_string(sequence) + " of " +
-                                          std::to_string(rows.size()) +
-                                          " rows is dropped, its units stay issued: " + result.message());
-        rows.clear();
-        PgParams nothing = parameters(instance, host_, sequence, rows);
-        result = co_await postgres_.query(k_flush, std::move(nothing));
+        reactor_.log(LogLevel::error, "billing: " + what + " is dropped: " + result.message());
+        result = co_await postgres_.query(statement, std::move(nothing));
     }
     if (!result) {
         if (result.outcome() == PgOutcome::refused) {
-            trouble_.say("PostgreSQL refuses usage batch " + std::to_string(sequence) + ": " + result.message());
+            trouble_.say("PostgreSQL refuses " + what + ": " + result.message());
         }
         co_return false;
     }
     if (result.text(0, 0) == "gap") {
-        trouble_.say("PostgreSQL misses usage batches before " + std::to_string(sequence) +
-                     "; was it restored from a backup?");
+        trouble_.say("PostgreSQL misses what came before " + what + "; was it restored from a backup?");
         co_return false;
     }
     trouble_.settled();
-    table_.acknowledge(sequence);
     co_return true;
 }
 

@@ -1,5 +1,6 @@
-// Reports what this host's requests have spent, and gives back the tokens that lie idle: frozen, numbered batches that
-// PostgreSQL applies once each. Run by the worker that holds the host's lease.
+// Reports what this host's requests have spent and what they were let through with unasked, and gives back the tokens
+// that lie idle: frozen, numbered batches that PostgreSQL applies once each. Run by the worker that holds the host's
+// lease.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -26,6 +27,9 @@ public:
 
 private:
     Task<bool> flush();
+    Task<bool> charge_late();
+    // Sends a batch, or, where PostgreSQL would refuse it for ever, the empty one in its place. True: it has it.
+    Task<bool> send(std::string_view statement, PgParams batch, PgParams nothing, std::string what);
     void sweep();
 
     Reactor& reactor_;

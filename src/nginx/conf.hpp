@@ -42,7 +42,7 @@ struct AccountSource {
 // A location's rules with what only nginx can evaluate. Shared by all levels that inherit them.
 struct LocationRules {
     Rules rules;
-    std::array<std::uint32_t, k_max_quotas> costs{}; // the quotas' constant costs
+    Costs costs{}; // the quotas' constant costs
     std::vector<ngx_http_complex_value_t*>
         variable_costs;    // empty where all are constant; else one for each quota, or null
     std::size_t index = 0; // place in MainConf::rules and among a worker's bound rules

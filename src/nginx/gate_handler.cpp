@@ -3,6 +3,7 @@
 #include "gate/tally.hpp"
 #include "nginx/check_handler.hpp"
 #include "nginx/identity_record.hpp"
+#include "nginx/late_charge.hpp"
 #include "nginx/refusal.hpp"
 #include "nginx/waiting.hpp"
 #include "nginx/worker.hpp"
@@ -55,23 +56,6 @@ RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::s
     return make_room(r->pool, record->charge, takings) ? record : nullptr;
 }
 
-Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Ask& ask) noexcept {
-    for (std::size_t index = 0; index < rules.variable_costs.size(); ++index) {
-        if (rules.variable_costs[index] == nullptr) {
-            continue;
-        }
-        ngx_str_t text;
-        if (ngx_http_complex_value(r, rules.variable_costs[index], &text) != NGX_OK) {
-            return Reason::unavailable;
-        }
-        ask.costs[index] = parse_cost(view(text));
-        if (ask.costs[index] == 0) {
-            return Reason::invalid_cost;
-        }
-    }
-    return Reason::allowed;
-}
-
 // Fills in who asks for what. Anything but `allowed`: refused before it is looked up.
 Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& record, Ask& ask) noexcept {
     if (!conf.account.read(r, ask.account)) {
@@ -87,7 +71,7 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
         return Reason::invalid_account;
     }
     record.account = ask.account;
-    return conf.rules->variable_costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask);
+    return conf.rules->variable_costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask.costs);
 }
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
@@ -111,6 +95,9 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
         return conclude_refusal(r, record);
     }
     tally_pass(Worker::current()->table(), record.decision);
+    if (record.decision.fallback && !charge_later(r, record)) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
@@ -124,16 +111,6 @@ bool is_free(const ngx_http_request_t* r, const LocConf& conf) noexcept {
 bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
     return record.conf != nullptr && record.conf->rules == conf.rules && record.conf->account == conf.account &&
            record.waiting == nullptr;
-}
-
-// What the client sees at the end decides whether the request is paid for: answers of 2xx, 3xx and a switch of
-// protocols are; a client that left pays once the application has been asked.
-bool is_paid(const ngx_http_request_t* r) noexcept {
-    const ngx_uint_t status = r->err_status != 0 ? r->err_status : r->headers_out.status;
-    if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
-        return r->upstream_states != nullptr && r->upstream_states->nelts > 0;
-    }
-    return status < NGX_HTTP_BAD_REQUEST;
 }
 
 ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
@@ -177,6 +154,31 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
 }
 
 } // namespace
+
+Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs) noexcept {
+    for (std::size_t index = 0; index < rules.variable_costs.size(); ++index) {
+        if (rules.variable_costs[index] == nullptr) {
+            continue;
+        }
+        ngx_str_t text;
+        if (ngx_http_complex_value(r, rules.variable_costs[index], &text) != NGX_OK) {
+            return Reason::unavailable;
+        }
+        costs[index] = parse_cost(view(text));
+        if (costs[index] == 0) {
+            return Reason::invalid_cost;
+        }
+    }
+    return Reason::allowed;
+}
+
+bool is_paid(const ngx_http_request_t* r) noexcept {
+    const ngx_uint_t status = r->err_status != 0 ? r->err_status : r->headers_out.status;
+    if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
+        return r->upstream_states != nullptr && r->upstream_states->nelts > 0;
+    }
+    return status < NGX_HTTP_BAD_REQUEST;
+}
 
 RequestRecord* find_record(ngx_http_request_t* r) noexcept {
     auto* record = static_cast<RequestRecord*>(ngx_http_get_module_ctx(r, ngx_http_billing_module));

@@ -35,6 +35,13 @@ static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standar
 // Null when the gate has not seen this request.
 RequestRecord* find_record(ngx_http_request_t* r) noexcept;
 
+// Evaluates the costs that the configuration left open. Anything but `allowed`: why the request is refused.
+Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs) noexcept;
+
+// What the client sees at the end decides whether the request is paid for: answers of 2xx, 3xx and a switch of
+// protocols are; a client that left pays once the application has been asked.
+bool is_paid(const ngx_http_request_t* r) noexcept;
+
 ngx_int_t gate_handler(ngx_http_request_t* r);
 ngx_int_t settle_handler(ngx_http_request_t* r);
 

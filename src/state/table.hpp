@@ -143,6 +143,15 @@ enum class Pass : std::uint8_t {
     gone,    // the account left the table: find it anew
 };
 
+// Units that were let through without being taken. account and limit are valid names.
+struct LateCharge {
+    std::string_view account;
+    std::string_view limit; // its key
+    std::int64_t at = 0;    // unix seconds
+    std::uint32_t units = 0;
+    bool creates = false; // an account that PostgreSQL does not know is made
+};
+
 class Table {
 public:
     // Makes the zone anew in a block of shared memory (aligned to 64 bytes): its own identity, no accounts. The error
@@ -215,6 +224,12 @@ public:
     bool frozen(std::vector<UsageRow>& rows, std::uint64_t& sequence) noexcept;
     // PostgreSQL has applied it (or had already). False: not the sequence that is waiting.
     bool acknowledge(std::uint64_t sequence) noexcept;
+
+    // The same for what was let through while nobody could be asked. False: no room to note it, which is counted.
+    bool charge_late(const LateCharge& charge) noexcept;
+    bool freeze_late() noexcept;
+    bool frozen_late(std::vector<LateRow>& rows, std::uint64_t& sequence) noexcept;
+    bool acknowledge_late(std::uint64_t sequence) noexcept;
 
     // One step of a walk over the zone: returns the tokens of accounts that were idle since the walk's last visit.
     // A whole turn each 30 s returns them after 30-60 s.

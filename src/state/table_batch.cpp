@@ -4,9 +4,38 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <new>
 
 namespace billing {
+
+namespace {
+
+template <class Row, std::size_t Rows>
+bool copy_frozen(const Batch<Row, Rows>& batch, std::vector<Row>& rows, std::uint64_t& sequence) noexcept {
+    rows.clear();
+    if (!batch.is_frozen()) {
+        return false;
+    }
+    try {
+        const std::span<const Row> from = batch.frozen_rows();
+        rows.assign(from.begin(), from.end());
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
+    sequence = batch.last_sequence();
+    return true;
+}
+
+// Of one account, quota and minute: no period is shorter.
+bool are_one(const LateRow& one, const LateRow& other) noexcept {
+    constexpr std::int64_t k_minute = 60;
+    return one.at / k_minute == other.at / k_minute && one.creates == other.creates &&
+           std::memcmp(one.account, other.account, sizeof one.account) == 0 &&
+           std::memcmp(one.limit, other.limit, sizeof one.limit) == 0;
+}
+
+} // namespace
 
 bool Table::add_usage(std::uint64_t account_id, std::uint8_t limit_no, std::int64_t period, std::int64_t spent,
                       std::int64_t returned) noexcept {
@@ -61,24 +90,48 @@ bool Table::Writing::report_dirty(std::uint32_t number, std::uint64_t& dirty) no
 }
 
 bool Table::frozen(std::vector<UsageRow>& rows, std::uint64_t& sequence) noexcept {
-    rows.clear();
     Writing writing(*this);
-    if (!writing.batch().is_frozen()) {
-        return false;
-    }
-    try {
-        const std::span<const UsageRow> from = writing.batch().frozen_rows();
-        rows.assign(from.begin(), from.end());
-    } catch (const std::bad_alloc&) {
-        return false;
-    }
-    sequence = writing.batch().last_sequence();
-    return true;
+    return copy_frozen(writing.batch(), rows, sequence);
 }
 
 bool Table::acknowledge(std::uint64_t sequence) noexcept {
     Writing writing(*this);
     return writing.batch().acknowledge(sequence);
+}
+
+bool Table::charge_late(const LateCharge& charge) noexcept {
+    LateRow row{};
+    std::memcpy(row.account, charge.account.data(), std::min(charge.account.size(), sizeof row.account));
+    std::memcpy(row.limit, charge.limit.data(), std::min(charge.limit.size(), sizeof row.limit));
+    row.at = charge.at;
+    row.units = charge.units;
+    row.creates = charge.creates ? 1 : 0;
+    Writing writing(*this);
+    const std::span<LateRow> open = writing.late().open_rows();
+    const auto same = std::find_if(open.begin(), open.end(), [&row](const LateRow& one) { return are_one(one, row); });
+    bool noted = true;
+    if (same != open.end()) {
+        writing.set(same->units, same->units + row.units);
+    } else {
+        noted = writing.late().append(row);
+    }
+    count(noted ? Counter::late_noted : Counter::late_lost, charge.units);
+    return noted;
+}
+
+bool Table::freeze_late() noexcept {
+    Writing writing(*this);
+    return writing.late().is_frozen() || writing.late().freeze();
+}
+
+bool Table::frozen_late(std::vector<LateRow>& rows, std::uint64_t& sequence) noexcept {
+    Writing writing(*this);
+    return copy_frozen(writing.late(), rows, sequence);
+}
+
+bool Table::acknowledge_late(std::uint64_t sequence) noexcept {
+    Writing writing(*this);
+    return writing.late().acknowledge(sequence);
 }
 
 void Table::sweep(std::uint32_t units) noexcept {

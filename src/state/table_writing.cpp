@@ -50,7 +50,8 @@ void pack(ZoneExtension& unit, const ZoneOffsets& zone) noexcept {
 
 } // namespace
 
-Table::Writing::Writing(Table& table) noexcept : table_(table), zone_(*table.zone_), batch_(table.zone_->batch) {
+Table::Writing::Writing(Table& table) noexcept
+    : table_(table), zone_(*table.zone_), batch_(table.zone_->batch), late_(table.zone_->late) {
     table_.lock_->lock();
     if (shared::load(zone_.in_cs) != 0) [[unlikely]] {
         recover();

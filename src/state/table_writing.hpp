@@ -6,8 +6,8 @@
 // usage is added to the batch before the record forgets it, tokens leave the record before they are added.
 #pragma once
 
+#include "state/numbered_batch.hpp"
 #include "state/table.hpp"
-#include "state/usage_batch.hpp"
 
 #include <span>
 
@@ -70,6 +70,7 @@ public:
     }
 
     UsageBatch& batch() noexcept { return batch_; }
+    LateBatch& late() noexcept { return late_; }
     void forfeit(std::uint64_t tokens) noexcept { table_.count(Counter::forfeited, tokens); }
 
 private:
@@ -91,6 +92,7 @@ private:
     Table& table_;
     ZoneHeader& zone_;
     UsageBatch batch_;
+    LateBatch late_;
 };
 
 template <class F>

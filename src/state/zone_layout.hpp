@@ -3,6 +3,7 @@
 // accessed through shared::. Owned by Table (state/table.hpp); nobody else writes here.
 #pragma once
 
+#include "domain/account.hpp"
 #include "state/siphash.hpp"
 
 #include <atomic>
@@ -61,6 +62,7 @@ inline constexpr std::size_t k_limit_numbers = 64;
 inline constexpr std::size_t k_catalog_bytes = 128 * 1024;
 inline constexpr std::size_t k_position_bytes = 48;
 inline constexpr std::size_t k_batch_rows = 4096;
+inline constexpr std::size_t k_late_rows = 256;
 inline constexpr std::size_t k_unknown_entries = 4096;
 inline constexpr std::size_t k_attached_workers = 512; // two generations of 256
 
@@ -229,12 +231,23 @@ struct UsageRow {
     std::uint64_t limit_no;
 };
 
+// What was let through while nobody could be asked, as PostgreSQL's charge_late takes it. Texts end with their field or
+// a zero byte.
+struct LateRow {
+    char account[k_account_id_max];
+    char limit[64];  // its key
+    std::int64_t at; // unix seconds
+    std::int64_t units;
+    std::uint64_t creates; // an account that PostgreSQL does not know is made
+};
+
 // Two buffers: one collects (open), the other may be frozen. state = sequence << 2 | frozen << 1 | number of the open
 // one.
+template <class Row, std::size_t Rows>
 struct BatchRegion {
     std::uint64_t state;
     std::uint32_t count[2];
-    UsageRow rows[2][k_batch_rows];
+    Row rows[2][Rows];
 };
 
 // A text that one writes and all read: two buffers in turn. version's lowest bit names the valid one.
@@ -324,6 +337,10 @@ enum class Counter : std::uint8_t {
     stripe_ok,
     stripe_refused,
     stripe_unavailable,
+
+    // Units let through while nobody could be asked: to be charged later, or lost where there was no room to note them.
+    late_noted,
+    late_lost,
     count_, // keep last; at most k_counters
 };
 constexpr Counter observed(Counter denied) noexcept { return static_cast<Counter>(static_cast<unsigned>(denied) + 1); }
@@ -374,7 +391,8 @@ struct alignas(64) ZoneHeader {
     std::uint32_t workers[k_attached_workers]; // pids of the processes that use the zone, 0 = free
     std::uint64_t states[k_attached_workers];  // of each, a WorkerState
     UnknownEntry unknown[k_unknown_entries];
-    BatchRegion batch;
+    BatchRegion<UsageRow, k_batch_rows> batch;
+    BatchRegion<LateRow, k_late_rows> late;
 };
 static_assert(std::is_trivially_copyable_v<ZoneHeader>);
 static_assert(static_cast<std::size_t>(Counter::count_) <= k_counters);

@@ -96,7 +96,7 @@ subtest 'O2: each way of being refused, and of being let through, is counted onc
         ['allow none', 200, GET => '/plain/x', [account('good')]],
         ['allow none', 200, GET => '/plain/x', [account('good')]],
         ['allow_grace grace', 200, GET => '/plain/x',
-            [account('late', '--plan', 'pro', '--status', 'past_due', '--grace-until', '2999-01-01T00:00:00Z')]],
+            [account('overdue', '--plan', 'pro', '--status', 'past_due', '--grace-until', '2999-01-01T00:00:00Z')]],
     );
     my $sources = 0;
     for my $case (@cases) {
@@ -112,7 +112,7 @@ subtest 'O2: each way of being refused, and of being let through, is counted onc
     my $page = page($host);
     is $page->value('billing_unknown_accounts_total'), 1, 'one account was unknown';
     cmp_ok $page->value('billing_cache_lookups_total', source => $_), '>', 0, "facts have come from $_" for qw(shm postgres none);
-    unlike join("\n", $page->samples), qr/unheard_of|greedy|small|late/, 'no account is named';
+    unlike join("\n", $page->samples), qr/unheard_of|greedy|small|overdue/, 'no account is named';
     wait_for(sub { page($host)->value('billing_cache_entries') >= 8 }, 10 * patience(), 'accounts in shared memory are counted, some seconds later');
 };
 

@@ -178,5 +178,48 @@ TEST_F(Batch, ReturnsEverythingAtAnExit) {
     EXPECT_EQ(zone.spend(1, 0, 10, 1), Spend::short_of_tokens);
 }
 
+// G21: what was let through while nobody could be asked.
+TEST(LateCharges, AddUpByAccountQuotaAndMinuteAndStayTheSameOnceFrozen) {
+    TestZone zone;
+    Table& table = zone.table;
+    std::vector<LateRow> rows;
+    std::uint64_t sequence = 0;
+    EXPECT_FALSE(table.freeze_late());
+    const std::string longest(k_account_id_max, 'a');
+    EXPECT_TRUE(table.charge_late({longest, "requests", 600, 2, true}));
+    EXPECT_TRUE(table.charge_late({longest, "requests", 659, 3, true}));
+    EXPECT_TRUE(table.charge_late({longest, "requests", 660, 4, true})) << "another minute";
+    EXPECT_TRUE(table.charge_late({longest, "exports", 600, 5, true})) << "another quota";
+    EXPECT_TRUE(table.charge_late({"b", "requests", 600, 6, true})) << "another account";
+    ASSERT_TRUE(table.freeze_late());
+    EXPECT_TRUE(table.charge_late({"b", "requests", 600, 7, true})) << "not into what is on its way";
+    ASSERT_TRUE(table.freeze_late());
+    ASSERT_TRUE(table.frozen_late(rows, sequence));
+    EXPECT_EQ(sequence, 1u);
+    ASSERT_EQ(rows.size(), 4u);
+    EXPECT_EQ(rows[0].units, 5);
+    EXPECT_EQ(std::string(rows[0].account, k_account_id_max), longest);
+    EXPECT_EQ(rows[3].units, 6);
+    EXPECT_TRUE(table.acknowledge_late(1));
+    EXPECT_FALSE(table.acknowledge_late(1));
+    ASSERT_TRUE(table.freeze_late());
+    ASSERT_TRUE(table.frozen_late(rows, sequence));
+    EXPECT_EQ(sequence, 2u);
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0].units, 7);
+    EXPECT_EQ(table.counted(Counter::late_noted), 27u);
+}
+
+TEST(LateCharges, AreCountedAsLostWhereThereIsNoRoom) {
+    TestZone zone;
+    for (std::size_t account = 0; account < k_late_rows; account++) {
+        EXPECT_TRUE(zone.table.charge_late({std::to_string(account), "requests", 600, 1, false}));
+    }
+    EXPECT_FALSE(zone.table.charge_late({"one more", "requests", 600, 9, false}));
+    EXPECT_TRUE(zone.table.charge_late({"7", "requests", 600, 1, false})) << "those that are there go on";
+    EXPECT_EQ(zone.table.counted(Counter::late_lost), 9u);
+    EXPECT_EQ(zone.table.counted(Counter::late_noted), k_late_rows + 1);
+}
+
 } // namespace
 } // namespace billing

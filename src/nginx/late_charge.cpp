@@ -1,0 +1,72 @@
+#include "nginx/late_charge.hpp"
+
+#include "nginx/worker.hpp"
+
+#include <algorithm>
+
+namespace billing {
+
+namespace {
+
+// In the pool of the client's request. Lives as long as it.
+struct LateNote {
+    const ngx_http_request_t* request; // the client's
+    LateCharge charge;
+};
+
+void settle_note(void* data) noexcept {
+    const auto& note = *static_cast<const LateNote*>(data);
+    if (is_paid(note.request)) {
+        Worker::current()->table().charge_late(note.charge);
+    }
+}
+
+// A request pays once for a quota, whatever its redirects and subrequests are.
+LateNote* find_note(const ngx_http_request_t* main, const LateCharge& charge) noexcept {
+    for (ngx_pool_cleanup_t* cleanup = main->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
+        if (cleanup->handler == settle_note) {
+            auto* note = static_cast<LateNote*>(cleanup->data);
+            if (note->charge.account == charge.account && note->charge.limit == charge.limit) {
+                return note;
+            }
+        }
+    }
+    return nullptr;
+}
+
+bool note_later(ngx_http_request_t* main, const LateCharge& charge) noexcept {
+    if (LateNote* note = find_note(main, charge); note != nullptr) {
+        note->charge.units = std::max(note->charge.units, charge.units);
+        return true;
+    }
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(main->pool, sizeof(LateNote));
+    if (cleanup == nullptr) {
+        return false;
+    }
+    new (cleanup->data) LateNote{main, charge};
+    cleanup->handler = settle_note;
+    return true;
+}
+
+} // namespace
+
+bool charge_later(ngx_http_request_t* r, const RequestRecord& record) {
+    const LocationRules& location = record.rules();
+    auto costs = location.costs;
+    if (read_costs(r, location, costs) != Reason::allowed) {
+        return true; // what it depends on has changed since it was judged
+    }
+    bool noted = true;
+    for (std::size_t index = 0; index < location.rules.quotas.size() && noted; ++index) {
+        LateCharge charge;
+        charge.account = record.account;
+        charge.limit = location.rules.quotas[index].key;
+        charge.at = ngx_time();
+        charge.units = costs[index];
+        charge.creates = record.conf->unknown_account == UnknownAccount::create;
+        noted = note_later(r->main, charge);
+    }
+    return noted;
+}
+
+} // namespace billing

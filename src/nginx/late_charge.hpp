@@ -1,0 +1,13 @@
+// What becomes of a request that was let through because nobody could be asked (billing_on_error allow): at its end, if
+// it is one that pays, its units are noted in shared memory, and charged when PostgreSQL is back. Called by
+// gate_handler.
+#pragma once
+
+#include "nginx/gate_handler.hpp"
+
+namespace billing {
+
+// False: memory is out.
+bool charge_later(ngx_http_request_t* r, const RequestRecord& record);
+
+} // namespace billing
