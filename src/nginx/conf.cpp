@@ -1,5 +1,9 @@
 #include "nginx/conf.hpp"
 
+#include "nginx/worker.hpp"
+
+#include <algorithm>
+
 namespace billing {
 
 namespace {
@@ -194,31 +198,44 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
     return finish_endpoint(cf, conf, main);
 }
 
-// Null where only nginx can tell: the variable is not its own $http_..., or has a value already (by `set`, say), or the
-// request has no such field or several.
+// A field may be written with underscores, where nginx lets such in: its variable, and many an application, reads them
+// as the other.
+bool is_named(const ngx_table_elt_t& field, std::string_view name) noexcept {
+    if (field.key.len != name.size() || field.hash == 0 || field.lowcase_key == nullptr) {
+        return false;
+    }
+    if (ngx_memcmp(field.lowcase_key, name.data(), name.size()) == 0) {
+        return true;
+    }
+    return std::equal(name.begin(), name.end(), field.lowcase_key,
+                      [](char wanted, u_char there) { return wanted == (there == '_' ? '-' : there); });
+}
+
+// Null where only nginx can tell: the variable is not its own $http_..., or has a value already, or the request has no
+// such field. Several fields are no account: which of them the application takes nobody knows, and nginx before 1.23
+// takes the first.
 const ngx_str_t* only_field(ngx_http_request_t* r, ngx_int_t variable, std::string_view name) noexcept {
     const auto* core = static_cast<ngx_http_core_main_conf_t*>(ngx_http_get_module_main_conf(r, ngx_http_core_module));
     const auto& defined = static_cast<const ngx_http_variable_t*>(core->variables.elts)[variable];
     const ngx_http_variable_value_t& known = r->variables[variable];
     const bool by_name = defined.data == reinterpret_cast<uintptr_t>(&defined.name); // as nginx marks its own
-    if (name.empty() || !by_name || known.valid != 0 || known.not_found != 0) {
+    if (name.empty() || !by_name) {
         return nullptr;
     }
+    static const ngx_str_t several = ngx_string(", ");
     const ngx_str_t* found = nullptr;
     for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
         const auto* fields = static_cast<const ngx_table_elt_t*>(part->elts);
         for (ngx_uint_t index = 0; index < part->nelts; ++index) {
-            const ngx_table_elt_t& field = fields[index];
-            if (field.key.len == name.size() && field.hash != 0 && field.lowcase_key != nullptr &&
-                ngx_memcmp(field.lowcase_key, name.data(), name.size()) == 0) {
+            if (is_named(fields[index], name)) {
                 if (found != nullptr) {
-                    return nullptr;
+                    return &several;
                 }
-                found = &field.value;
+                found = &fields[index].value;
             }
         }
     }
-    return found;
+    return known.valid == 0 && known.not_found == 0 ? found : nullptr;
 }
 
 } // namespace
@@ -256,6 +273,13 @@ bool AccountSource::read(ngx_http_request_t* r, std::string_view& account) const
 }
 
 void* create_main_conf(ngx_conf_t* cf) {
+    // nginx gives such a process no second init_process: it would serve a configuration that it has no connections for.
+    if (Worker::current() != nullptr) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "billing: with \"master_process off\" nginx cannot take up another configuration; stop it and "
+                      "start it again");
+        return nullptr;
+    }
     return guard(cf->log, static_cast<void*>(nullptr), [cf]() -> void* { return pool_new<MainConf>(cf->pool); });
 }
 

@@ -11,6 +11,7 @@ my $world = world(
     billing_account $http_x_account;
     billing_unknown_account create;
     location /plain/ { proxy_pass http://app; }
+    location /seen/ { set $before $http_x_account; proxy_pass http://app; }
     location /set/ { set $http_x_account chosen; proxy_pass http://app; }
     location /mapped/ { billing_account $http_x_mapped; proxy_pass http://app; }
     location /host/ { billing_account $http_host; proxy_pass http://app; }
@@ -39,8 +40,14 @@ for my $case (
 }
 is((ask('/plain/x', 'Host: here'))[0], 401, 'no field: nobody');
 is((ask('/plain/x', 'Host: here', 'X-Account:'))[0], 401, 'an empty field: nobody');
-my ($status, $ours, $nginx) = ask('/plain/x', 'Host: here', 'X-Account: one', 'X-Account: two');
-is $status == 200 ? $ours : 'refused', $status == 200 ? $nginx : 'refused', 'two fields: what nginx makes of them';
+for my $path ('/plain/x', '/seen/x') {
+    is((ask($path, 'Host: here', @$_))[0], 400, "A2: several fields are no account: @$_, $path") for
+        ['X-Account: one', 'X-Account: two'], ['X-Account: one', 'X-Account: one'], ['X-Account: one', 'x_account: two'],
+        ['x_account: one', 'X_Account: two'], ['X-Account: ', 'X-Account: two'], ['X-Account: one', (map { "X-Field-$_: two" } 1 .. 30), 'X-ACCOUNT: two'];
+}
+is((ask('/seen/x', 'Host: here', 'X-Account: one'))[1], 'one', 'one that nginx has looked at before');
+is $world->app->count('/plain/x') + $world->app->count('/seen/x'), 6, 'A2: none of them has reached the application';
+my ($status, $ours);
 ($status, $ours) = ask('/plain/x', 'Host: here', 'X-Account: o<ne');
 is "$status $ours", '400 ', 'an id that can be none is refused, and shown in no variable';
 ($status, $ours) = ask('/plain/x', 'Host: here', 'X-Account: ' . 'o' x 129);

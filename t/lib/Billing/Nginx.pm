@@ -16,11 +16,13 @@ my $alarming = qr/\[(?:alert|emerg|crit)\]|open socket|exited on signal|exited w
 my @hosts;
 
 # conf => text; optional: name => for messages, vars => {}, workers => 2, log_level => 'info', start => 0 to start it later,
-# wrapper => [command to run nginx under, with %%PREFIX%%], env => {for master and workers}, ports => {name => port}.
+# wrapper => [command to run nginx under, with %%PREFIX%%], env => {for master and workers}, ports => {name => port};
+# daemon => 'on', master_process => 'off'.
 # Workers may write into the folder reports.
 sub new($class, %option) {
     my $self = bless {
-        name => 'host', vars => {}, workers => 2, log_level => 'info', expected => [], ports => {}, env => {}, %option,
+        name => 'host', vars => {}, workers => 2, log_level => 'info', expected => [], ports => {}, env => {}, daemon => 'off',
+        master_process => 'on', %option,
         directory => new_directory(),
     }, $class;
     mkdir "$self->{directory}/reports";
@@ -41,7 +43,7 @@ sub module_file() { build() . (sanitized() ? '/asan' : '') . '/ngx_http_billing_
 
 sub expand($self, $text, $error_log) {
     my $module = module_file();
-    my $globals = "load_module $module;\ndaemon off;\nmaster_process on;\nworker_processes $self->{workers};\n"
+    my $globals = "load_module $module;\ndaemon $self->{daemon};\nmaster_process $self->{master_process};\nworker_processes $self->{workers};\n"
         . "error_log $error_log $self->{log_level};\npid %%PREFIX%%/nginx.pid;\n"
         . ($> == 0 ? "user nobody nogroup;\n" : '')
         . join '', map { "env $_;\n" } sort(keys $self->environment->%*), sanitized() ? 'LSAN_OPTIONS' : ();
@@ -106,12 +108,17 @@ sub environment($self) {
 sub start($self) {
     $self->{process} = Billing::Process->start(
         name => "nginx ($self->{name})",
-        command => [(map { s/%%PREFIX%%/$self->{directory}/r } @{$self->{wrapper} // []}), 'nginx', '-p', "$self->{directory}/", '-e', "$self->{directory}/error.log",
+        command => [(map { s/%%PREFIX%%/$self->{directory}/r } @{$self->{wrapper} // []}), program(), '-p', "$self->{directory}/", '-e', "$self->{directory}/error.log",
             '-c', "$self->{directory}/nginx.conf"],
         log => "$self->{directory}/output.log",
         env => $self->environment,
     );
     delete $self->{killed};
+    if ($self->{daemon} eq 'on') {
+        my $status = $self->{process}->wait_exit(20);
+        die "$self->{name} does not start: " . slurp("$self->{directory}/output.log") if $status;
+        $self->adopt($self->pid_of('nginx.pid'));
+    }
     my $up = eval {
         $self->{process}->await(sub { $self->workers == $self->{workers} && $self->accepts }, 20, "$self->{name} accepts");
         1;
@@ -120,12 +127,30 @@ sub start($self) {
     return $self;
 }
 
+# By its whole path: a binary upgrade starts what the first argument names.
+sub program() {
+    state $found = (grep { -x } map { "$_/nginx" } split /:/, $ENV{PATH})[0] // 'nginx';
+    return $found;
+}
+
+# The pid in a file of the host's directory, once it is there.
+sub pid_of($self, $file) {
+    return wait_for(sub { (slurp("$self->{directory}/$file") =~ /^(\d+)\n/)[0] }, 10, "$self->{name} has written $file");
+}
+
+# Another master, not a child of ours, is the host from now on: its own, when it is a daemon, or the one of a binary upgrade.
+sub adopt($self, $pid) {
+    $self->{process} = Billing::Process->adopt(name => "nginx ($self->{name})", pid => $pid, log => "$self->{directory}/output.log");
+    return;
+}
+
 sub accepts($self) { defined IO::Socket::INET->new(PeerAddr => $self->address) }
 sub alive($self) { $self->{process} && $self->{process}->alive }
 sub master($self) { $self->{process}->pid }
 
 # The pids of the serving workers, oldest first.
 sub workers($self) {
+    return grep { $_ } $self->master if $self->{master_process} eq 'off';
     return Billing::Process::children($self->master) if $self->{wrapper};    # valgrind hides their titles
     return grep { Billing::Process::slurp("/proc/$_/cmdline") =~ /^nginx: worker process(?!.*shutting down)/ }
         Billing::Process::children($self->master);

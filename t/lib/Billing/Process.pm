@@ -99,6 +99,13 @@ sub start($class, %option) {
     return $self;
 }
 
+# A process that runs already and is nobody's child of ours: its end can be seen, its exit status cannot (it counts as 0).
+sub adopt($class, %option) {
+    my $self = bless {%option, paused => 0, adopted => 1}, $class;
+    $running{$self->{pid}} = $self;
+    return $self;
+}
+
 sub pid($self) { $self->{pid} }
 sub log_text($self) { slurp($self->{log}) }
 
@@ -111,9 +118,9 @@ sub alive($self) {
 sub reap($self) {
     return $self->{status} if defined $self->{status};
     local ($?, $!);
-    my $pid = waitpid $self->{pid}, POSIX::WNOHANG();
+    my $pid = $self->{adopted} ? process_alive($self->{pid}) ? 0 : -1 : waitpid $self->{pid}, POSIX::WNOHANG();
     if ($pid == $self->{pid} || $pid == -1) {
-        $self->{status} = $pid == -1 ? -1 : $?;
+        $self->{status} = $self->{adopted} ? 0 : $pid == -1 ? -1 : $?;
         delete $running{$self->{pid}};
     }
     return $self->{status};

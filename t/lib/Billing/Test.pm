@@ -65,7 +65,7 @@ END
 # All optional:
 #   hosts => 1, redis => 1 (0: none, and no billing_redis), catalog => file or hash (conf/catalog.json), database => {options}
 #   locations, server, http => text for the standard configuration; conf => a whole one instead (same placeholders)
-#   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; wrapper => [command for nginx];
+#   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; wrapper => [command for nginx], daemon => 'on';
 #   start => 0: hosts are made, not started
 #   stripe => 1 or {options for Billing::Stripe, webhook => {options for its endpoint, http://HOST0/billing/webhook}};
 #   clock => a Billing::Clock, for the hosts, PostgreSQL and the stand-in (then without Redis)
@@ -91,6 +91,7 @@ sub new($class, %option) {
             workers => $option{workers} // 2,
             log_level => $option{log_level} // 'info',
             wrapper => $option{wrapper},
+            daemon => $option{daemon} // 'off',
             env => $env,
             ports => $index ? {} : {main => $front},
             vars => {
