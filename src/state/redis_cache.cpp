@@ -25,8 +25,8 @@ return 1
 )";
 
 const RedisScript& put_script() {
-    static const RedisScript* const script = new RedisScript{k_put};
-    return *script;
+    static const RedisScript script{k_put};
+    return script;
 }
 
 std::string account_key(std::string_view account) { return "billing:account:{" + std::string{account} + "}"; }

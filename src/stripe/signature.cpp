@@ -80,13 +80,14 @@ std::optional<Header> parse(std::string_view text) noexcept {
 }
 
 struct MacFree {
+    void operator()(EVP_MAC* method) const noexcept { EVP_MAC_free(method); }
     void operator()(EVP_MAC_CTX* context) const noexcept { EVP_MAC_CTX_free(context); }
 };
 
 // HMAC-SHA256 of "<time>.<body>".
 bool sign(const std::string& secret, std::string_view time, std::string_view body, Digest& digest) noexcept {
-    static EVP_MAC* const hmac = EVP_MAC_fetch(nullptr, OSSL_MAC_NAME_HMAC, nullptr);
-    const std::unique_ptr<EVP_MAC_CTX, MacFree> context(hmac ? EVP_MAC_CTX_new(hmac) : nullptr);
+    static const std::unique_ptr<EVP_MAC, MacFree> hmac(EVP_MAC_fetch(nullptr, OSSL_MAC_NAME_HMAC, nullptr));
+    const std::unique_ptr<EVP_MAC_CTX, MacFree> context(hmac ? EVP_MAC_CTX_new(hmac.get()) : nullptr);
     char sha256[] = "SHA256";
     const std::array<OSSL_PARAM, 2> parameters = {
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, sha256, sizeof(sha256) - 1),
