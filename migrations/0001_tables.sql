@@ -224,6 +224,8 @@ CREATE TABLE billing.instances (
     host        text NOT NULL,
     last_seq    bigint NOT NULL DEFAULT 0 CHECK (last_seq >= 0),
     late_seq    bigint NOT NULL DEFAULT 0 CHECK (late_seq >= 0),
+    last_epoch  integer NOT NULL DEFAULT -1, -- in which last_seq was written, and late_seq; -1: not yet
+    late_epoch  integer NOT NULL DEFAULT -1,
     seen_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 60);
 

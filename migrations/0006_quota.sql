@@ -404,26 +404,35 @@ END $$;
 
 -- 'ok': this batch is the next of its instance, and from here on counts as applied; 'dup': it was applied before; 'gap': one
 -- is missing. A host resends the same frozen batch until it hears 'ok' or 'dup'. The instance's row serializes its batches;
--- a first batch that comes twice at once meets on the primary key.
+-- a first batch that comes twice at once meets on the primary key. A batch that a lost timeline had acknowledged (a fail-over
+-- without its last commits, a restore) never comes again: in another epoch than that of its last one an instance goes on
+-- where it is, once.
 CREATE FUNCTION billing.take_turn(p_instance uuid, p_host text, p_seq bigint, p_late boolean)
     RETURNS text LANGUAGE plpgsql VOLATILE SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_last bigint;
+    v_epoch integer := epoch();
+    v_last  bigint;
+    v_then  integer;
 BEGIN
-    IF p_seq = 1 THEN
+    IF p_seq >= 1 THEN
         INSERT INTO instances (instance_id, host) VALUES (p_instance, p_host) ON CONFLICT DO NOTHING;
     END IF;
-    SELECT CASE WHEN p_late THEN s.late_seq ELSE s.last_seq END INTO v_last FROM instances s
-        WHERE s.instance_id = p_instance FOR NO KEY UPDATE;
+    SELECT CASE WHEN p_late THEN s.late_seq ELSE s.last_seq END, CASE WHEN p_late THEN s.late_epoch ELSE s.last_epoch END
+        INTO v_last, v_then FROM instances s WHERE s.instance_id = p_instance FOR NO KEY UPDATE;
     v_last := coalesce(v_last, 0);
     IF p_seq <= v_last THEN
         RETURN 'dup';
-    ELSIF p_seq > v_last + 1 THEN
+    ELSIF p_seq > v_last + 1 AND v_then = v_epoch THEN
         RETURN 'gap';
+    ELSIF p_seq > v_last + 1 THEN
+        RAISE WARNING 'take_turn: instance % goes on with batch % after %: what it reported in between is lost with another timeline',
+            p_instance, p_seq, v_last;
     END IF;
     UPDATE instances s SET host = p_host, seen_at = clock_timestamp(),
             last_seq = CASE WHEN p_late THEN s.last_seq ELSE p_seq END,
-            late_seq = CASE WHEN p_late THEN p_seq ELSE s.late_seq END
+            last_epoch = CASE WHEN p_late THEN s.last_epoch ELSE v_epoch END,
+            late_seq = CASE WHEN p_late THEN p_seq ELSE s.late_seq END,
+            late_epoch = CASE WHEN p_late THEN v_epoch ELSE s.late_epoch END
         WHERE s.instance_id = p_instance;
     RETURN 'ok';
 END $$;

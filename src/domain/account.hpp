@@ -95,6 +95,10 @@ struct ZoneSpan {
 };
 
 // One account as PostgreSQL published it. Immutable; a later one has a greater stamp. Times are unix seconds.
+// A stamp is epoch and version: PostgreSQL's timeline over the count of the row's changes.
+inline constexpr unsigned k_version_bits = 40;
+constexpr std::uint64_t epoch_of(std::uint64_t stamp) noexcept { return stamp >> k_version_bits; }
+
 struct Snapshot {
     std::uint64_t id = 0;
     std::string account;

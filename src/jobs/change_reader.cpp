@@ -1,6 +1,7 @@
 #include "jobs/change_reader.hpp"
 
 #include "async/sleep.hpp"
+#include "domain/json.hpp"
 
 #include <charconv>
 #include <utility>
@@ -13,6 +14,7 @@ constexpr std::int64_t k_block_ms = 1000;
 constexpr std::int64_t k_block_timeout_ms = 3000;
 constexpr std::int64_t k_retry_ms = 200;
 constexpr std::int64_t k_check_ms = 1000;
+constexpr std::int64_t k_doubt_ms = 1000;
 constexpr std::uint64_t k_clock_step_ms = 60'000;
 
 using StreamId = std::pair<std::uint64_t, std::uint64_t>;
@@ -58,7 +60,7 @@ Task<void> ChangeReader::run() {
         RedisArgs command{"XREAD", "COUNT", "500", "BLOCK", k_block_ms, "STREAMS", k_changes_key, last_id_};
         RedisReply reply = co_await stream_.command(std::move(command), k_block_timeout_ms);
         if (reply.ok()) {
-            apply(reply);
+            co_await apply(reply);
         } else {
             complain(reply);
             checked_ms_ = 0; // the next life may be another one
@@ -120,10 +122,11 @@ Task<bool> ChangeReader::start_at_end() {
 }
 
 // [[stream, [[id, [name, value, ...]], ...]]], or nil when nothing came in time.
-void ChangeReader::apply(const RedisReply& reply) {
+Task<void> ChangeReader::apply(const RedisReply& reply) {
     const RedisReply& entries = reply[0][1];
     for (const auto& entry : entries.elements()) {
         apply_entry(entry[1]);
+        co_await follow_catalog();
         last_id_ = entry[0].text();
     }
     if (entries.size() > 0) {
@@ -134,10 +137,12 @@ void ChangeReader::apply(const RedisReply& reply) {
 void ChangeReader::apply_entry(const RedisReply& fields) {
     const auto kind = field(fields, "kind");
     if (kind == "account") {
-        accounts_.apply(field(fields, "body"));
+        if (!accounts_.follow(field(fields, "body"))) {
+            doubt();
+        }
         returned_.set();
     } else if (kind == "catalog") {
-        catalogs_.apply(field(fields, "body"));
+        announced_catalog_ = from_hex16(field(fields, "stamp")).value_or(0);
     } else if (kind == "heartbeat") {
         const auto text = field(fields, "watermark");
         std::uint64_t watermark = 0;
@@ -147,6 +152,27 @@ void ChangeReader::apply_entry(const RedisReply& fields) {
         if (watermark >= table_.watermark() || table_.watermark() - watermark > k_clock_step_ms) {
             table_.put_watermark(watermark, static_cast<std::uint64_t>(reactor_.now_ms()));
         }
+    }
+}
+
+// As with a gap: every account is read anew from PostgreSQL. Not more often than that, whoever writes such entries.
+void ChangeReader::doubt() {
+    const std::int64_t now = reactor_.now_ms();
+    if (doubted_ms_ == 0 || now - doubted_ms_ >= k_doubt_ms) {
+        doubted_ms_ = now;
+        table_.invalidate_all();
+    }
+}
+
+// Catalogs change seldom, and their stamp says which epoch of PostgreSQL this host believes: so it is PostgreSQL that
+// tells, the stream only wakes. While it cannot be asked, the next entries, each heartbeat too, ask again.
+Task<void> ChangeReader::follow_catalog() {
+    if (announced_catalog_ <= table_.catalog_stamp()) {
+        co_return;
+    }
+    bool told = co_await catalogs_.ask();
+    if (told) {
+        announced_catalog_ = 0;
     }
 }
 

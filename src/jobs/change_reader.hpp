@@ -30,8 +30,10 @@ private:
     Task<bool> has_gap();
     Task<bool> start_at_end();
     void complain(const RedisReply& reply);
-    void apply(const RedisReply& reply);
+    Task<void> apply(const RedisReply& reply);
     void apply_entry(const RedisReply& fields);
+    void doubt();
+    Task<void> follow_catalog();
     void remember();
 
     Reactor& reactor_;
@@ -45,6 +47,8 @@ private:
     std::string life_;
     std::string last_id_;
     std::int64_t checked_ms_ = 0;
+    std::int64_t doubted_ms_ = 0;
+    std::uint64_t announced_catalog_ = 0; // 0: PostgreSQL has been asked since
 };
 
 } // namespace billing

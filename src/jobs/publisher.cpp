@@ -92,6 +92,10 @@ Task<void> Publisher::publish(const PgResult& claimed, Round& round) {
         if (claimed.is_null(row, 0)) {
             round.watermark = claimed.integer(row, 5);
             round.catalog_stamp = static_cast<std::uint64_t>(claimed.integer(row, 6));
+            // First: hosts believe accounts only of an epoch that the catalog is of.
+            if (round.catalog_stamp > published_catalog_) {
+                co_await publish_catalog(round.catalog_stamp);
+            }
             continue;
         }
         const std::string account{claimed.text(row, 1)};
@@ -109,9 +113,6 @@ Task<void> Publisher::publish(const PgResult& claimed, Round& round) {
             round.ids.push_back(claimed.integer(row, 0));
             round.versions.push_back(claimed.integer(row, 2));
         }
-    }
-    if (round.catalog_stamp > published_catalog_) {
-        co_await publish_catalog(round.catalog_stamp);
     }
 }
 

@@ -12,6 +12,7 @@ namespace {
 constexpr std::size_t k_batch = 256;
 constexpr std::size_t k_max_waiters = 4096;
 constexpr std::int64_t k_fetch_ms = 3000;
+constexpr std::uint64_t k_leap = 1 << 20; // changes of one account between two that a host has heard of
 
 constexpr std::string_view k_snapshots = "SELECT account, stamp, body FROM billing.snapshots($1::text[], $2::boolean)";
 
@@ -42,7 +43,9 @@ Task<Fetched> AccountStore::fetch_once(std::string key) {
     const std::uint32_t valid_gen = table_.valid_gen();
     if (mode != Mode::truth && redis_ != nullptr) {
         std::string body = co_await redis_->account(account);
-        if (!body.empty() && put(body, valid_gen)) {
+        // What another timeline of PostgreSQL had published is not what this one knows.
+        std::optional<Snapshot> snapshot = body.empty() ? std::nullopt : read_body(body);
+        if (snapshot && epoch_of(snapshot->stamp) == epoch_of(table_.catalog_stamp()) && put(*snapshot, valid_gen)) {
             co_return Fetched::from_redis;
         }
     }
@@ -109,16 +112,43 @@ Task<std::vector<AccountStore::Row>> AccountStore::read_each(std::vector<std::st
     co_return rows;
 }
 
-bool AccountStore::apply(std::string_view body) { return put(body, table_.valid_gen()); }
+void AccountStore::apply(std::string_view body) { put(body, table_.valid_gen()); }
 
-bool AccountStore::put(std::string_view body, std::uint32_t valid_gen) {
-    const auto snapshot = read_snapshot(body);
+bool AccountStore::follow(std::string_view body) {
+    const std::optional<Snapshot> snapshot = read_body(body);
     if (!snapshot) {
-        trouble_.say("an account cannot be read: " + snapshot.error());
+        return true; // and told
+    }
+    const std::uint64_t epoch = epoch_of(table_.catalog_stamp());
+    AccountView held;
+    const bool leaps = table_.find(table_.key_of(snapshot->account), held) && epoch_of(held.stamp) == epoch &&
+                       snapshot->stamp > held.stamp + k_leap;
+    if (epoch_of(snapshot->stamp) > epoch || leaps) {
         return false;
     }
-    const auto decoded = facts_of(snapshot.value(), scope_.reactor().unix_ms() / 1000);
-    const AccountKey key = table_.key_of(snapshot.value().account);
+    if (epoch_of(snapshot->stamp) == epoch) { // of an earlier one: from a primary that was replaced
+        put(*snapshot, table_.valid_gen());
+    }
+    return true;
+}
+
+std::optional<Snapshot> AccountStore::read_body(std::string_view body) {
+    auto snapshot = read_snapshot(body);
+    if (!snapshot) {
+        trouble_.say("an account cannot be read: " + snapshot.error());
+        return std::nullopt;
+    }
+    return std::move(snapshot).value();
+}
+
+bool AccountStore::put(std::string_view body, std::uint32_t valid_gen) {
+    const std::optional<Snapshot> snapshot = read_body(body);
+    return snapshot && put(*snapshot, valid_gen);
+}
+
+bool AccountStore::put(const Snapshot& snapshot, std::uint32_t valid_gen) {
+    const auto decoded = facts_of(snapshot, scope_.reactor().unix_ms() / 1000);
+    const AccountKey key = table_.key_of(snapshot.account);
     return table_.put(key, decoded.facts, valid_gen, decoded.amounts, decoded.zone) != Put::no_room;
 }
 

@@ -7,6 +7,7 @@
 #include "async/single_flight.hpp"
 #include "async/task.hpp"
 #include "drivers/postgres.hpp"
+#include "domain/snapshot.hpp"
 #include "state/redis_cache.hpp"
 #include "state/table.hpp"
 
@@ -38,8 +39,13 @@ public:
     // time-outs.
     Task<Fetched> fetch(std::string account, Mode mode);
 
-    // A snapshot from the change stream or the publisher. True: it was readable. Synchronous.
-    bool apply(std::string_view body);
+    // A snapshot as the publisher has just read it from PostgreSQL. Synchronous.
+    void apply(std::string_view body);
+
+    // A snapshot from the change stream. False: it is of an epoch that PostgreSQL has not told of yet, or so far ahead
+    // of what is held that nobody can have made so many changes; then something else than a publisher wrote it, or
+    // something was missed. Synchronous.
+    bool follow(std::string_view body);
 
 private:
     struct Row {
@@ -52,7 +58,9 @@ private:
     Task<Fetched> fetch_once(std::string key);
     Task<std::vector<Row>> read(std::vector<std::string> accounts, bool create);
     Task<std::vector<Row>> read_each(std::vector<std::string> accounts, bool create);
+    bool put(const Snapshot& snapshot, std::uint32_t valid_gen);
     bool put(std::string_view body, std::uint32_t valid_gen);
+    std::optional<Snapshot> read_body(std::string_view body);
 
     Scope& scope_;
     Postgres& postgres_;

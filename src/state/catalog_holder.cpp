@@ -35,18 +35,24 @@ Task<bool> CatalogHolder::fetch() {
     co_return joined&&* joined.value;
 }
 
-Task<bool> CatalogHolder::fetch_once(int) {
+Task<bool> CatalogHolder::ask() {
     PgResult result = co_await postgres_.query("SELECT billing.catalog_document()");
     if (result && result.rows() == 1) {
-        co_return apply(result.text(0, 0));
+        apply(result.text(0, 0));
+        co_return true;
     }
     if (result.outcome() == PgOutcome::refused) {
         trouble_.say("PostgreSQL has no catalog to read: " + result.message() + "; has ngx-billing migrate been run?");
     }
-    std::string cached;
-    if (redis_ != nullptr) {
-        cached = co_await redis_->catalog();
+    co_return false;
+}
+
+Task<bool> CatalogHolder::fetch_once(int) {
+    bool told = co_await ask();
+    if (told || redis_ == nullptr || table_.catalog_stamp() != 0) {
+        co_return refresh();
     }
+    std::string cached = co_await redis_->catalog();
     co_return !cached.empty() && apply(cached);
 }
 

@@ -26,13 +26,15 @@ public:
     // Reads what shared memory holds, where that is another than stamp(). False when no catalog is known.
     bool refresh();
 
-    // Asks PostgreSQL, else Redis, and puts what it finds into shared memory. True when a catalog is known afterwards.
+    // Asks PostgreSQL, and Redis where nothing is known yet, and puts what it finds into shared memory. True when a
+    // catalog is known afterwards.
     Task<bool> fetch();
 
-    // A document from the change stream: into shared memory, if it is one. True when a catalog is known afterwards.
-    bool apply(std::string_view document);
+    // The same, of PostgreSQL alone. True when it has told its catalog.
+    Task<bool> ask();
 
 private:
+    bool apply(std::string_view document);
     Task<bool> fetch_once(int key);
 
     Scope& scope_;

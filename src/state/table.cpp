@@ -287,10 +287,14 @@ bool Table::is_unknown(AccountKey key, std::uint64_t now_mono_ms) const noexcept
 
 bool Table::put_catalog(std::uint64_t stamp, std::string_view document) noexcept {
     Writing writing(*this);
-    if (document.size() > k_catalog_bytes || stamp <= catalog_stamp()) {
+    const std::uint64_t held = catalog_stamp();
+    if (document.size() > k_catalog_bytes || stamp <= held) {
         return false;
     }
     write_text(zone_->catalog, stamp, document);
+    if (held != 0 && epoch_of(stamp) != epoch_of(held)) {
+        invalidate_all();
+    }
     return true;
 }
 

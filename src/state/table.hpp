@@ -239,7 +239,8 @@ public:
 
     // --- for the host as a whole
 
-    // Greater stamp wins; false: not newer, or longer than k_catalog_bytes.
+    // Greater stamp wins; false: not newer, or longer than k_catalog_bytes. One of another epoch than the one before
+    // invalidates all accounts: a PostgreSQL that was promoted or restored may never have known what is held of them.
     bool put_catalog(std::uint64_t stamp, std::string_view document) noexcept;
     std::uint64_t catalog_stamp() const noexcept {
         const std::uint64_t version = shared::load(zone_->catalog.version);
