@@ -101,6 +101,28 @@ sub psql {
     return $text;
 }
 
+# A standby of this server, streaming from it, in a directory of its own.
+sub standby {
+    my ($self) = @_;
+    my $class = ref $self;
+    my $standby = $class->new(start => 0, settings => { %{ $self->{settings} } }, env => $self->{env});
+    remove_tree($standby->{data});
+    _run(_as_postgres(), _bin('pg_basebackup'), '-D', $standby->{data}, '-R', '-c', 'fast', '-X', 'stream', '--no-sync', '-h', $self->{socket},
+        '-p', $self->{port}, '-U', 'postgres');
+    return $standby->start;
+}
+
+# The standby is the primary from now on, where the lost one was: its clients find it without being told.
+sub take_over {
+    my ($self, $lost) = @_;
+    $self->stop;
+    $self->{socket} = $lost->{socket};
+    $self->{port} = $lost->{port};
+    $self->start;
+    $self->psql('SELECT pg_promote()');
+    return $self;
+}
+
 sub start {
     my ($self) = @_;
     croak 'already running' if $self->{pid};
