@@ -70,4 +70,57 @@ subtest 'nonsense in the keys of the stream' => sub {
     $world->must('account', 'set', 'good', '--plan', 'free');
     everywhere(403, 'good', 'and behind entries that are none');
 };
+
+# A44. What is well formed but comes from nobody: stamps of an epoch that PostgreSQL never had, or far ahead of it, would decide
+# until PostgreSQL caught up, which is never.
+subtest 'stamps that PostgreSQL never gave' => sub {
+    my $redis = $world->redis->client;
+    my ($pro, $free) = map { my $key = $_; map { $_->{plan_no} } $world->sql('SELECT plan_no FROM billing.plans WHERE plan_key = ?', $key) } qw(pro free);
+    my $forged = sub ($account, $change) {
+        my ($row) = $world->sql('SELECT stamp, body FROM billing.snapshots(ARRAY[?], false)', $account);
+        my $stamp = sprintf '%016x', $change->($row->{stamp});
+        my $body = $row->{body} =~ s/"stamp":"\w+"/"stamp":"$stamp"/r =~ s/"plan":\d+/"plan":$pro/r;
+        return (account => $account, stamp => $stamp, body => $body);
+    };
+    my %ways = (
+        'of an epoch to come' => sub ($stamp) { $stamp + (7 << 40) },
+        'of the last epoch that a stamp can have' => sub ($stamp) { (0x7fffff << 40) | 1 },
+        'a thousand million changes ahead' => sub ($stamp) { $stamp + (1 << 30) },
+    );
+    for my $way (sort keys %ways) {
+        everywhere(403, 'good', "$way: before");
+        $redis->xadd('billing:changes', '*', 'kind', 'account', $forged->('good', $ways{$way}));
+        # What stands behind it in the stream has been followed, so it has, too.
+        $world->must('account', 'set', 'bad', '--plan', 'pro');
+        everywhere(200, 'bad', "$way: what comes after it arrives");
+        everywhere(403, 'good', "$way: A44: it does not decide");
+        $world->must('account', 'set', 'good', '--plan', 'pro');
+        everywhere(200, 'good', "$way: the next change does");
+        $world->must('account', 'set', $_, '--plan', 'free') for qw(good bad);
+        everywhere(403, $_, "$way: and the one after it") for qw(good bad);
+    }
+
+    # In the cache, for an account that no host holds: not published, so that it is not in the stream either.
+    $world->sql(q{SELECT billing.ensure_accounts('{cold}')});
+    wait_for(sub { $redis->hexists('billing:account:{cold}', 'run') }, 5, 'Redis has it');
+    for my $host ($one, $two) {
+        is $host->{process}->stop('QUIT', 20), 0, 'a host forgets what it holds';
+        $host->start;
+    }
+    my %fields = $forged->('cold', $ways{'of an epoch to come'});
+    $redis->hset('billing:account:{cold}', 'stamp', $fields{stamp}, 'body', $fields{body});
+    everywhere(403, 'cold', 'A44: nor does the cache');
+
+    my ($document) = map { $_->{d} } $world->sql('SELECT billing.catalog_document() AS d');
+    my $stamp = sprintf '%016x', 9 << 40;
+    $redis->xadd('billing:changes', '*', 'kind', 'catalog', 'stamp', $stamp, 'body',
+        $document =~ s/"stamp":"\w+"/"stamp":"$stamp"/r =~ s/("no":$free,.*?"features":)\[[^]]*\]/$1\[0,1,2,3,4,5,6,7\]/r);
+    $world->must('account', 'set', 'bad', '--plan', 'pro');
+    everywhere(200, 'bad', 'what comes after a forged catalog arrives');
+    everywhere(403, 'good', 'A44: the catalog does not decide');
+    my $catalog = $world->sample_catalog;
+    push $catalog->{plans}{free}{features}->@*, 'svg_export';
+    $world->apply_catalog($catalog);
+    everywhere(200, 'good', 'the true one does');
+};
 done_testing;
