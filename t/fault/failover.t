@@ -70,6 +70,7 @@ $world->{db} = $standby;
 delete $world->{dbh};
 
 everywhere('after: held', 403, 'held');
+is $two->get('/export/x', as('cold'))->status, 403, 'after: what Redis holds of the lost timeline is not believed';
 everywhere('after: cold', 403, 'cold');
 everywhere('after: the catalog', 403, 'lost');
 unlike policy($_, 'held'), qr/q=110/, "$_->{name}: the lost limit is gone" for $one, $two;
