@@ -56,7 +56,7 @@ sub observe($host) {
         push $seen{back}->@*, "$last, then $now" if $now < $last;
         $seen{first}{$now} = time if $now > $last;
         $last = $now;
-        sleep 0.001;
+        sleep 0.004;
     }
     open my $out, '>', $file;
     print $out JSON::PP->new->encode(\%seen);
