@@ -6,8 +6,8 @@
 #include "async/complaint.hpp"
 #include "async/single_flight.hpp"
 #include "async/task.hpp"
-#include "drivers/postgres.hpp"
 #include "domain/snapshot.hpp"
+#include "drivers/postgres.hpp"
 #include "state/redis_cache.hpp"
 #include "state/table.hpp"
 
