@@ -10,6 +10,7 @@
 #include "nginx/identity_directives.hpp"
 #include "nginx/identity_variables.hpp"
 #include "nginx/key_handler.hpp"
+#include "nginx/own_fields.hpp"
 #include "nginx/variables.hpp"
 #include "nginx/worker.hpp"
 
@@ -96,6 +97,9 @@ ngx_int_t push_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_p
 // Of a phase's handlers nginx runs the last one first.
 ngx_int_t install_handlers(ngx_conf_t* cf) {
     const MainConf& main = main_conf(cf);
+    if (main.zone != nullptr && claim_own_fields(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
     if (main.gated && (push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, gate_handler) != NGX_OK ||
                        push_handler(cf, NGX_HTTP_LOG_PHASE, settle_handler) != NGX_OK)) {
         return NGX_ERROR;

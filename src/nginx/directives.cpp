@@ -152,6 +152,10 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             return fail(cf, "\"" + std::string{text} +
                                 "\" names the same account for everybody; write a variable, as $remote_user");
         }
+        if (text.find("http_x_billing_") != std::string_view::npos) {
+            return fail(cf, "X-Billing-... fields are the gate's own and taken off what clients send; let the account "
+                            "come in a field of another name");
+        }
         if (is_variable(text)) {
             ngx_str_t name = as_ngx(text.substr(1));
             loc.account.variable = ngx_http_get_variable_index(cf, &name);

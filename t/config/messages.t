@@ -46,6 +46,7 @@ my @mistakes = (
     ['catalog: missing', 'billing_catalog nowhere.json;', '', qr{nowhere\.json: cannot be opened for reading in .*:\d+}],
     ['mode', '', 'billing maybe;', qr/"billing": invalid mode "maybe"; write on, off or observe in .*:\d+/],
     ['account: constant', '', 'billing_account everybody;', qr/"everybody" names the same account for everybody; write a variable/],
+    ['account: a field that is ours', '', 'billing_account $http_x_billing_account;', qr/X-Billing-\.\.\. fields are the gate's own and taken off what clients send; let the account come in a field of another name in .*:\d+/],
     ['account: no such variable', '', 'billing_account $no_such_variable;', qr/unknown "no_such_variable" variable/],
     ['unknown accounts', '', 'billing_unknown_account maybe;', qr/invalid value "maybe"; write create, free or deny in .*:\d+/],
     ['plan: two ranks', '', 'billing_plan >=pro free;', qr/write plan names, or one >=NAME for this plan and all above it in .*:\d+/],
