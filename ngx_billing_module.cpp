@@ -65,6 +65,11 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 
+    level_directive(ngx_string("billing_recheck"), NGX_CONF_TAKE1, set_recheck), // TIME | off
+
+    // what the application is told
+    level_directive(ngx_string("billing_pass_headers"), NGX_CONF_TAKE1, set_pass_headers), // on | off
+
     // and if not
     level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error), // [stale=TIME] 503 | allow
     level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),        // REASON=STATUS...

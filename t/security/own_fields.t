@@ -5,6 +5,7 @@ use Billing::Process qw(root);
 use Billing::Test;
 
 my $world = world(server => 'listen 127.0.0.1:%%PORT_h2%% http2;', http => <<'HTTP', locations => <<'END');
+    map $uri $uses_attributes { default "$billing_attr_max_tokens $billing_attr_a_b_c_d_e_f_g"; }
     server {
         listen 127.0.0.1:%%PORT_under%%;
         listen 127.0.0.1:%%PORT_underh2%% http2;
@@ -50,13 +51,14 @@ is ask('main', '/gated/x', 'Authorization: Bearer test:a', 'X-Billing-Account: b
 is ask('main', '/x', @all)->header('X-Seen'), undef, 'A3: no variable has them';
 is ask('main', '/read/x', 'X-Billing-Plan: agency')->body, 'plan=', 'A3: not even without an application';
 
+is forged(arrived('main', '/x', 'X-Billing-Max-Tokens: 9', 'x-billing-A-B-C-D-E-F-G: 9')), '', 'A3: nor those of the attributes in use';
 for my $line ('x-billing-plan: a', 'X-BILLING-PLAN: a', 'X-Billing-Plan:a', 'X-Billing-Plan:', "X-Billing-Plan: " . 'a' x 2000) {
     is forged(arrived('main', '/x', $line, 'X-Other: mine')), '', substr($line, 0, 20) . ' is removed';
 }
 is forged(arrived('main', '/x', ('X-Billing-Plan: a') x 50)), '', 'fifty of them are';
 
 # CGI makes the same name of these.
-my @odd = ('X_Billing_Plan', 'x-billing_plan', 'X_Billing-Plan', 'X.Billing.Plan', 'X_Billing.Plan');
+my @odd = ('X_Billing_Plan', 'x-billing_plan', 'X_Billing-Plan', 'X.Billing.Plan', 'X_Billing.Plan', 'X-Billing-Max_Tokens', 'X_Billing_Max_Tokens', 'X_Billing_A_B_C_D_E_F_G');
 for my $port (qw(main under invalid both)) {
     is forged(arrived($port, '/x', map { "$_: agency" } @odd)), '', "A3: other spellings, $port";
 }
