@@ -6,9 +6,9 @@
 
 #include "nginx/conf.hpp"
 
-    namespace billing {
+namespace billing {
 
-    // Once for each location that the request is led to. NGX_DECLINED: on to the next handler; else what went wrong.
-    ngx_int_t accompany(ngx_http_request_t * r, const LocConf& conf) noexcept;
+// Once for each location that the request is led to. NGX_DECLINED: on to the next handler; else what went wrong.
+ngx_int_t accompany(ngx_http_request_t* r, const LocConf& conf) noexcept;
 
 } // namespace billing
