@@ -35,10 +35,28 @@ Task<Decision> ask_again(Worker& worker, Ask ask, std::string key, Charge& charg
     co_return co_await worker.gate().resolve(ask, charge);
 }
 
+// The sum is asked for by the log, when re-checks have ended already: it stays in the pool, found by its mark.
+void recharged_mark(void*) noexcept {}
+struct Recharged {
+    ngx_pool_cleanup_t cleanup{};
+    std::uint64_t units = 0;
+};
+
+Recharged* make_recharged(ngx_pool_t* pool) noexcept {
+    void* memory = ngx_palloc(pool, sizeof(Recharged));
+    if (memory == nullptr) {
+        return nullptr;
+    }
+    auto* sum = new (memory) Recharged;
+    sum->cleanup = {recharged_mark, nullptr, pool->cleanup};
+    pool->cleanup = &sum->cleanup;
+    return sum;
+}
+
 // Lives in the request's memory. A request that ends takes it along, whatever it waits for.
 class Recheck {
 public:
-    explicit Recheck(ngx_http_request_t* r) noexcept : request_(r) {
+    Recheck(ngx_http_request_t* r, Recharged& recharged) noexcept : request_(r), recharged_(recharged) {
         timer_.owner = this;
         timer_.event.handler = [](ngx_event_t* event) { reinterpret_cast<Timer*>(event)->owner->look(); };
         timer_.event.data = r->connection; // nginx's debug log reads a descriptor there
@@ -78,6 +96,7 @@ private:
 
     Timer timer_; // the event is its first member
     ngx_http_request_t* request_;
+    Recharged& recharged_;
     Charge charge_; // of the last interval
     std::optional<Asking> asking_;
 };
@@ -174,6 +193,7 @@ void Recheck::conclude(RequestRecord& record, const Decision& decision) noexcept
     record.observed = !decision.allows() && observes;
     if (decision.allows()) {
         tally_pass(Worker::current()->table(), decision);
+        recharged_.units += charge_.sum();
     } else {
         tally_refusal(Worker::current()->table(), decision, observes);
         const int status = status_of(request_, decision.reason);
@@ -215,13 +235,23 @@ bool begin_rechecks(ngx_http_request_t* r, const LocConf& conf) {
         }
     }
     ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(Recheck));
-    if (cleanup == nullptr) {
+    Recharged* recharged = make_recharged(r->pool);
+    if (cleanup == nullptr || recharged == nullptr) {
         return false;
     }
-    auto* recheck = new (cleanup->data) Recheck{r};
+    auto* recheck = new (cleanup->data) Recheck{r, *recharged};
     cleanup->handler = destroy_recheck;
     recheck->arm(conf.recheck_ms);
     return true;
+}
+
+std::uint64_t recharged_units(const ngx_http_request_t& r) noexcept {
+    for (const ngx_pool_cleanup_t* known = r.pool->cleanup; known != nullptr; known = known->next) {
+        if (known->handler == recharged_mark) {
+            return reinterpret_cast<const Recharged*>(known)->units; // its first member
+        }
+    }
+    return 0;
 }
 
 } // namespace billing

@@ -12,4 +12,7 @@ namespace billing {
 // For a request that the gate has let through. Once for each, whatever locations it is led to. False: memory is out.
 bool begin_rechecks(ngx_http_request_t* r, const LocConf& conf);
 
+// What a request was charged by them so far; to its very end, for the log.
+std::uint64_t recharged_units(const ngx_http_request_t& r) noexcept;
+
 } // namespace billing

@@ -2,6 +2,7 @@
 
 #include "gate/problem.hpp"
 #include "nginx/gate_handler.hpp"
+#include "nginx/recheck.hpp"
 #include "nginx/worker.hpp"
 
 #include <array>
@@ -64,11 +65,8 @@ constexpr std::array<Variable, 12> k_variables = {{
      }},
     {"billing_cost",
      [](const RequestRecord& record) {
-         std::uint64_t cost = 0;
-         for (std::uint32_t index = 0; index < record.charge.count; ++index) {
-             cost += record.charge.takings[index].cost;
-         }
-         return std::to_string(cost);
+         return std::to_string(record.charge.sum() +
+                               recharged_units(*static_cast<const ngx_http_request_t*>(record.cleanup.data)));
      }},
     {"billing_source", [](const RequestRecord& record) { return std::string{to_text(record.decision.source)}; }},
     {"billing_time",
