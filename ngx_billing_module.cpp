@@ -10,6 +10,7 @@
 #include "nginx/identity_directives.hpp"
 #include "nginx/identity_variables.hpp"
 #include "nginx/key_handler.hpp"
+#include "nginx/own_fields.hpp"
 #include "nginx/variables.hpp"
 #include "nginx/worker.hpp"
 
@@ -64,6 +65,11 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 
+    level_directive(ngx_string("billing_recheck"), NGX_CONF_TAKE1, set_recheck), // TIME | off
+
+    // what the application is told
+    level_directive(ngx_string("billing_pass_headers"), NGX_CONF_TAKE1, set_pass_headers), // on | off
+
     // and if not
     level_directive(ngx_string("billing_on_error"), NGX_CONF_TAKE12, set_on_error), // [stale=TIME] 503 | allow
     level_directive(ngx_string("billing_codes"), NGX_CONF_1MORE, set_codes),        // REASON=STATUS...
@@ -96,6 +102,9 @@ ngx_int_t push_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_p
 // Of a phase's handlers nginx runs the last one first.
 ngx_int_t install_handlers(ngx_conf_t* cf) {
     const MainConf& main = main_conf(cf);
+    if (main.zone != nullptr && claim_own_fields(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
     if (main.gated && (push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, gate_handler) != NGX_OK ||
                        push_handler(cf, NGX_HTTP_LOG_PHASE, settle_handler) != NGX_OK)) {
         return NGX_ERROR;

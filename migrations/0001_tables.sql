@@ -12,6 +12,19 @@ CREATE DOMAIN billing.catalog_key AS text COLLATE "C" CHECK (VALUE ~ '^[A-Za-z0-
 
 -- ---------------------------------------------------------------- catalog
 
+-- What applications may want to know of a plan. Hosts put the values into header fields.
+CREATE FUNCTION billing.valid_attributes(attributes jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_typeof(attributes) = 'object' AND (SELECT count(*) <= 32 AND coalesce(bool_and(
+        a.key COLLATE "C" ~ '^[a-z0-9_]{1,48}$' AND CASE jsonb_typeof(a.value)
+            WHEN 'boolean' THEN true
+            WHEN 'number' THEN a.value::text ~ '^-?[0-9]{1,19}$'
+                AND a.value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
+            WHEN 'string' THEN (a.value #>> '{}') COLLATE "C" ~ '^[ -~]{1,255}$'
+            ELSE false END), true)
+        FROM jsonb_each(CASE WHEN jsonb_typeof(attributes) = 'object' THEN attributes ELSE '{}' END) a)
+$$;
+
 CREATE TABLE billing.plans (
     plan_no      smallint PRIMARY KEY CHECK (plan_no BETWEEN 1 AND 255),
     plan_key     billing.catalog_key NOT NULL UNIQUE,
@@ -19,7 +32,7 @@ CREATE TABLE billing.plans (
     rank         integer NOT NULL DEFAULT 0,
     is_free      boolean NOT NULL DEFAULT false,
     active       boolean NOT NULL DEFAULT true,
-    attributes   jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object')
+    attributes   jsonb NOT NULL DEFAULT '{}' CHECK (billing.valid_attributes(attributes))
 );
 
 -- A former price keeps its row (active = false): subscriptions bought at it still name its id.

@@ -109,7 +109,8 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
                 ',' ORDER BY l.limit_no) FROM plan_limits l WHERE l.plan_no = p.plan_no), '')
             || '},"rates":{' || coalesce((SELECT string_agg('"' || r.rate_no || '":[' || r.requests || ',' || r.seconds || ']',
                 ',' ORDER BY r.rate_no) FROM plan_rates r WHERE r.plan_no = p.plan_no), '')
-            || '}}', ',' ORDER BY p.plan_no) FROM plans p), '')
+            || '},"attributes":' || p.attributes::text
+            || '}', ',' ORDER BY p.plan_no) FROM plans p), '')
         || ']}'
     FROM current_meta m
 $$;

@@ -267,6 +267,13 @@ BEGIN
     IF v_bad IS NOT NULL THEN
         PERFORM catalog_refuse(v_bad);
     END IF;
+    SELECT 'plans.' || p.key || '.attributes must be an object of at most 32 texts of printable ASCII, whole numbers, true or '
+            'false, under names of a-z 0-9 _' INTO v_bad
+        FROM catalog_members(document -> 'plans', 'plans') p
+        WHERE NOT valid_attributes(coalesce(p.value -> 'attributes', '{}'));
+    IF v_bad IS NOT NULL THEN
+        PERFORM catalog_refuse(v_bad);
+    END IF;
 END $$;
 
 -- All or nothing, one at a time (the lock on meta). Plans that left the file stay, inactive, while accounts hold them.

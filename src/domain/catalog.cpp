@@ -49,6 +49,18 @@ bool read_plan_rates(const json_t* source, Plan& plan) {
     return true;
 }
 
+// What can be none is passed over: somebody's SQL must not take the catalog from the hosts.
+void read_plan_attributes(const json_t* source, Plan& plan) {
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(const_cast<json_t*>(source), key, value) {
+        auto text = attribute_text(value);
+        if (text && valid_attribute_key(key)) {
+            plan.attributes[key] = std::move(*text);
+        }
+    }
+}
+
 std::optional<Plan> read_plan(const json_t* source) {
     const auto no = integer_member(source, "no");
     const auto key = text_member(source, "key");
@@ -74,6 +86,7 @@ std::optional<Plan> read_plan(const json_t* source) {
         !read_plan_rates(json_object_get(source, "rates"), plan)) {
         return std::nullopt;
     }
+    read_plan_attributes(json_object_get(source, "attributes"), plan);
     return plan;
 }
 
@@ -89,6 +102,27 @@ std::optional<Limit> read_limit(const char* key, const json_t* source) {
 }
 
 } // namespace
+
+bool valid_attribute_key(std::string_view key) noexcept {
+    return !key.empty() && key.size() <= 48 && std::all_of(key.begin(), key.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+    });
+}
+
+std::optional<std::string> attribute_text(const json_t* value) {
+    if (json_is_boolean(value)) {
+        return json_is_true(value) ? "1" : "0";
+    }
+    if (json_is_integer(value)) {
+        return std::to_string(json_integer_value(value));
+    }
+    if (!json_is_string(value)) {
+        return std::nullopt;
+    }
+    std::string text{json_string_value(value), json_string_length(value)};
+    const bool printable = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
+    return text.empty() || text.size() > 255 || !printable ? std::nullopt : std::optional{std::move(text)};
+}
 
 Allowance Plan::allowance(std::uint8_t limit_no) const {
     const auto found = limits.find(limit_no);

@@ -2,6 +2,7 @@
 // them. Built from the runtime document (billing.catalog_document()); immutable; each worker holds its own.
 #pragma once
 
+#include "domain/json.hpp"
 #include "domain/period.hpp"
 #include "domain/result.hpp"
 
@@ -58,9 +59,16 @@ struct Plan {
     FeatureSet features;
     std::map<std::uint8_t, Allowance> limits; // by limit number; absent = none
     std::map<std::uint8_t, RateAmount> rates; // by rate number; absent = no limit
+    std::map<std::string, std::string, std::less<>> attributes;
 
     Allowance allowance(std::uint8_t limit_no) const;
 };
+
+// A plan's attributes: what the operator's applications and configuration want to know of it.
+inline constexpr std::size_t k_max_attributes = 32;
+bool valid_attribute_key(std::string_view key) noexcept;
+// As variables and header fields show it: true is 1, false 0. Nothing where the value can be no attribute's.
+std::optional<std::string> attribute_text(const json_t* value);
 
 class Catalog {
 public:
@@ -76,6 +84,8 @@ public:
     const Limit* limit(std::string_view key) const noexcept;
     const Rate* rate(std::string_view key) const noexcept;
     std::optional<std::size_t> feature(std::string_view key) const noexcept;
+    // Their numbers, by name.
+    const std::map<std::string, std::size_t, std::less<>>& features() const noexcept { return features_; }
 
 private:
     std::uint64_t stamp_ = 0;

@@ -307,9 +307,28 @@ private:
         if (json_is_true(free) && json_object_get(value, "price") != nullptr) {
             problem(path + ".price", "a free plan has no price; remove one of free and price");
         }
-        const json_t* attributes = json_object_get(value, "attributes");
-        if (attributes != nullptr && !json_is_object(attributes)) {
-            problem(path + ".attributes", "must be an object");
+        plan_attributes(json_object_get(value, "attributes"), path + ".attributes");
+    }
+
+    void plan_attributes(const json_t* object, const std::string& path) {
+        if (object != nullptr && !json_is_object(object)) {
+            problem(path, "must be an object");
+            return;
+        }
+        const char* key = nullptr;
+        json_t* value = nullptr;
+        json_object_foreach(const_cast<json_t*>(object), key, value) {
+            const std::string where = path + "." + key;
+            if (!valid_attribute_key(key)) {
+                problem(where, "an attribute's name has 1-48 of a-z 0-9 _");
+            } else if (!attribute_text(value)) {
+                problem(where, "must be a text of 1-255 printable ASCII characters, a whole number, true or false");
+            } else {
+                file_.attributes_.insert(key);
+            }
+        }
+        if (json_object_size(object) > k_max_attributes) {
+            problem(path, "more than 32 attributes");
         }
     }
 

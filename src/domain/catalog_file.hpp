@@ -39,6 +39,9 @@ public:
     const std::set<std::string, std::less<>>& rates() const noexcept { return rates_; }
     const std::set<std::string, std::less<>>& credits() const noexcept { return credits_; }
 
+    // Of any plan.
+    const std::set<std::string, std::less<>>& attributes() const noexcept { return attributes_; }
+
     bool has_plan(std::string_view key) const noexcept;
 
 private:
@@ -50,6 +53,7 @@ private:
     std::map<std::string, Windows, std::less<>> quotas_;
     std::set<std::string, std::less<>> rates_;
     std::set<std::string, std::less<>> credits_;
+    std::set<std::string, std::less<>> attributes_;
 };
 
 // "10/min", "100/10s", "5000/1d".

@@ -30,7 +30,17 @@ Response problem_response(int status, const json_t* members) {
 
 Response problem(int status, std::string_view code, std::string_view title, std::string_view detail) {
     const Json body = problem_members(status, code, title, detail);
-    return problem_response(status, body.get());
+    Response response = problem_response(status, body.get());
+    response.code = code;
+    return response;
+}
+
+void change_status(Response& response, int status) {
+    if (const auto body = parse_json(response.body)) {
+        put_member(body.value().get(), "status", status);
+        response.body = dump_json(body.value().get());
+    }
+    response.status = status;
 }
 
 Response see_other(std::string url) {

@@ -27,6 +27,7 @@ struct Request {
 
 struct Response {
     int status = 200;
+    std::string code; // of a problem, as in its body
     const char* type = "application/json";
     std::string body;
     std::string location;                  // of 303
@@ -42,6 +43,9 @@ Response problem(int status, std::string_view code, std::string_view title, std:
 // The same, to be filled in further.
 Json problem_members(int status, std::string_view code, std::string_view title, std::string_view detail);
 Response problem_response(int status, const json_t* members);
+
+// Another status for a problem, in its body too.
+void change_status(Response& response, int status);
 
 // The client is to go on there with GET.
 Response see_other(std::string url);

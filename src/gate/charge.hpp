@@ -36,6 +36,15 @@ struct Charge {
         return false;
     }
 
+    // Units of all quotas.
+    std::uint64_t sum() const noexcept {
+        std::uint64_t units = 0;
+        for (std::uint32_t index = 0; index < count; ++index) {
+            units += takings[index].cost;
+        }
+        return units;
+    }
+
     // Units of this quota that the account has paid already in this request.
     std::uint32_t paid(std::uint64_t account_id, std::uint8_t limit_no) const noexcept {
         std::uint32_t sum = 0;

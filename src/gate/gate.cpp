@@ -1,6 +1,8 @@
 // The synchronous half: what a warm request runs. The other half, with everything that waits, is resolve.cpp.
 #include "gate/gate.hpp"
 
+#include "gate/feature_names.hpp"
+
 #include <bit>
 
 namespace billing {
@@ -9,10 +11,6 @@ namespace {
 
 // Up to this long without news from PostgreSQL a host's knowledge is as good as new.
 constexpr std::uint64_t k_fresh_ms = 5000;
-
-FeatureSet feature_set(const FeatureMask& mask) noexcept {
-    return FeatureSet{mask.word[1]} << 64 | FeatureSet{mask.word[0]};
-}
 
 } // namespace
 
@@ -147,6 +145,9 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
         }
         const std::uint32_t paid = charge.count == 0 ? 0 : charge.paid(seen.view.id, quota->limit_no);
         if (paid >= ask.costs[index]) {
+            if (index == 0) {
+                measure_paid(seen, rules, ask, decision.meter);
+            }
             continue;
         }
         if (charge.count == charge.room) { // a chain of redirects that nobody can have meant
@@ -177,6 +178,18 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
         }
     }
     return Spend::taken;
+}
+
+// An internal redirect has led to rules whose first quota the request has paid before: what is left of it?
+[[gnu::noinline]] void Gate::measure_paid(const Seen& seen, const BoundRules& rules, const Ask& ask,
+                                          Meter& meter) noexcept {
+    const BoundQuota& quota = rules.quotas().front();
+    const std::int64_t period = seen.other_periods ? seen.periods[0] : periods_.at(quota.period, ask.now).number;
+    SpendOutcome outcome;
+    const Spend result = table_.spend(seen.view.ref, quota.limit_no, period, 0, ask.now_ms, outcome);
+    if (result == Spend::taken || result == Spend::exhausted) {
+        measure(seen, rules, ask, 0, result == Spend::taken ? outcome.remaining : 0, meter);
+    }
 }
 
 // The same where a quota's period is the account's own, or a rate is asked after the quotas.

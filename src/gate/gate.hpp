@@ -91,6 +91,7 @@ private:
     Spend spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision, Charge& charge) noexcept;
     void measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t remaining,
                  Meter& meter) const noexcept;
+    void measure_paid(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) noexcept;
     void measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept;
     Spend spend_special(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
                         Charge& charge) noexcept;

@@ -1,8 +1,6 @@
 #include "nginx/check_handler.hpp"
 
 #include "nginx/answer.hpp"
-#include "nginx/methods.hpp"
-#include "nginx/request_header.hpp"
 #include "nginx/variables.hpp"
 
 namespace billing {
@@ -22,15 +20,6 @@ constexpr std::array<Field, 5> k_fields = {{
 }};
 
 } // namespace
-
-ngx_uint_t asked_method(const ngx_http_request_t* r) noexcept {
-    for (const std::string_view name : {"x-original-method", "x-forwarded-method"}) {
-        if (const auto method = header_of(r, name); !method.empty()) {
-            return method_bit(method).value_or(NGX_HTTP_UNKNOWN);
-        }
-    }
-    return r->method;
-}
 
 ngx_int_t check_handler(ngx_http_request_t* r) {
     return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [r]() -> ngx_int_t {

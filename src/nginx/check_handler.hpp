@@ -12,8 +12,4 @@ namespace billing {
 // The content handler: who passed the gate is told so, with what is known of the account in X-Billing-* fields.
 ngx_int_t check_handler(ngx_http_request_t* r);
 
-// The method of the request that is asked about, as the proxy says: X-Original-Method, X-Forwarded-Method, else the
-// asking request's own. One of nginx's method bits; NGX_HTTP_UNKNOWN for one that it does not know.
-ngx_uint_t asked_method(const ngx_http_request_t* r) noexcept;
-
 } // namespace billing

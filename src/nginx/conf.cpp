@@ -80,6 +80,8 @@ void inherit(LocConf& conf, const LocConf& parent) {
     conf.codes = conf.codes ? conf.codes : parent.codes;
     conf.reads = conf.reads ? conf.reads : parent.reads;
     conf.live = conf.live ? conf.live : parent.live;
+    conf.pass = conf.pass ? conf.pass : parent.pass;
+    conf.recheck = conf.recheck ? conf.recheck : parent.recheck;
     conf.plan = conf.plan ? conf.plan : parent.plan;
     if (conf.features.empty()) {
         conf.features = parent.features;
@@ -298,6 +300,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         conf.gated = conf.mode.value_or(GateMode::off) != GateMode::off;
         conf.observes = conf.mode == GateMode::observe;
         conf.read_methods = conf.reads.value_or(k_read_methods);
+        conf.passes = conf.pass.value_or(false);
+        conf.recheck_ms = conf.recheck.value_or(0);
+        conf.accompanies = conf.passes || conf.recheck_ms != 0;
         conf.live_statuses = conf.live.value_or(k_live_statuses);
         conf.unknown_account =
             conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);

@@ -73,7 +73,13 @@ struct PaymentPolicy {
     std::optional<std::int64_t> grace_seconds = std::int64_t{7} * 86400; // nothing: until Stripe gives up
 };
 
-using Codes = std::array<std::uint16_t, k_reasons>; // 0 = the default
+// `billing_codes`; 0 = the default.
+struct Codes {
+    std::array<std::uint16_t, k_reasons> gate{};
+    std::uint16_t unknown_plan = 0; // what checkout and portal may have to say
+    std::uint16_t no_customer = 0;
+    std::uint16_t stripe_error = 0;
+};
 
 struct MainConf {
     ngx_shm_zone_t* zone = nullptr;
@@ -104,6 +110,8 @@ struct LocConf {
     std::optional<GateMode> mode;
     std::optional<ngx_uint_t> reads; // billing_read_methods
     std::optional<StatusSet> live;   // billing_live_status
+    std::optional<bool> pass;        // billing_pass_headers
+    std::optional<ngx_msec_t> recheck;
     AccountSource account;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
     std::optional<UnknownAccount> unknown;
@@ -121,7 +129,10 @@ struct LocConf {
 
     // After merge: what the request path reads.
     bool gated = false;
-    bool observes = false; // refuses nothing
+    bool observes = false;     // refuses nothing
+    bool passes = false;       // billing_pass_headers
+    ngx_msec_t recheck_ms = 0; // billing_recheck; 0 = off
+    bool accompanies = false;  // more than a decision: that, or billing_recheck
     ngx_uint_t read_methods = k_read_methods;
     StatusSet live_statuses = k_live_statuses;
     UnknownAccount unknown_account = UnknownAccount::create;

@@ -152,6 +152,10 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             return fail(cf, "\"" + std::string{text} +
                                 "\" names the same account for everybody; write a variable, as $remote_user");
         }
+        if (text.find("http_x_billing_") != std::string_view::npos) {
+            return fail(cf, "X-Billing-... fields are the gate's own and taken off what clients send; let the account "
+                            "come in a field of another name");
+        }
         if (is_variable(text)) {
             ngx_str_t name = as_ngx(text.substr(1));
             loc.account.variable = ngx_http_get_variable_index(cf, &name);
@@ -231,6 +235,15 @@ struct CodeName {
     std::string_view name;
     Reason reason;
 };
+struct EndpointCodeName {
+    std::string_view name;
+    std::uint16_t Codes::*code;
+};
+constexpr std::array<EndpointCodeName, 3> k_endpoint_code_names = {{
+    {"unknown_plan", &Codes::unknown_plan},
+    {"no_customer", &Codes::no_customer},
+    {"stripe_error", &Codes::stripe_error},
+}};
 constexpr std::array<CodeName, 14> k_code_names = {{
     {"no_account", Reason::no_account},
     {"invalid_token", Reason::invalid_token},
@@ -248,6 +261,32 @@ constexpr std::array<CodeName, 14> k_code_names = {{
     {"unavailable", Reason::unavailable},
 }};
 
+// Where a reason's code is kept; null for no reason of ours.
+std::uint16_t* code_place(Codes& codes, std::string_view name) noexcept {
+    for (const auto& known : k_code_names) {
+        if (known.name == name) {
+            return &codes.gate[static_cast<std::size_t>(known.reason)];
+        }
+    }
+    for (const auto& known : k_endpoint_code_names) {
+        if (known.name == name) {
+            return &(codes.*known.code);
+        }
+    }
+    return nullptr;
+}
+
+std::string code_names() {
+    std::string list;
+    for (const auto& known : k_code_names) {
+        list += std::string{known.name} + ", ";
+    }
+    for (const auto& known : k_endpoint_code_names) {
+        list += (&known == k_endpoint_code_names.begin() ? "" : ", ") + std::string{known.name};
+    }
+    return list;
+}
+
 } // namespace
 
 char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
@@ -260,21 +299,16 @@ char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             const auto text = word(cf, index);
             const auto equals = std::min(text.find('='), text.size());
             const auto number = text.substr(std::min(equals + 1, text.size()));
-            const auto* known = std::find_if(k_code_names.begin(), k_code_names.end(),
-                                             [&](const CodeName& name) { return name.name == text.substr(0, equals); });
+            std::uint16_t* place = code_place(codes, text.substr(0, equals));
             std::uint16_t code = 0;
             const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), code);
-            if (known == k_code_names.end()) {
-                std::string list;
-                for (const auto& name : k_code_names) {
-                    list += (list.empty() ? "" : ", ") + std::string{name.name};
-                }
-                return fail(cf, "unknown reason in \"" + std::string{text} + "\"; known: " + list);
+            if (place == nullptr) {
+                return fail(cf, "unknown reason in \"" + std::string{text} + "\"; known: " + code_names());
             }
             if (problem != std::errc{} || end != number.data() + number.size() || code < 400 || code > 599) {
                 return fail(cf, "invalid \"" + std::string{text} + "\"; write a status from 400 to 599, as limit=429");
             }
-            codes[static_cast<std::size_t>(known->reason)] = code;
+            *place = code;
         }
         loc.codes = codes;
         return NGX_CONF_OK;
@@ -315,6 +349,39 @@ char* set_live_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             live = static_cast<StatusSet>(live | status_bit(*status));
         }
         loc.live = live;
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_pass_headers(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.pass) {
+            return duplicate();
+        }
+        const auto text = word(cf, 1);
+        if (text != "on" && text != "off") {
+            return fail(cf, "invalid value \"" + std::string{text} + "\"; write on or off");
+        }
+        loc.pass = text == "on";
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_recheck(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.recheck) {
+            return duplicate();
+        }
+        ngx_str_t text = as_ngx(word(cf, 1));
+        if (view(text) == "off") {
+            loc.recheck = 0;
+            return NGX_CONF_OK;
+        }
+        const ngx_int_t time_ms = ngx_parse_time(&text, 0);
+        if (time_ms == NGX_ERROR || time_ms < 1000) {
+            return fail(cf, "invalid time \"" + std::string{view(text)} + "\"; write a time from 1s, as 60s, or off");
+        }
+        loc.recheck = static_cast<ngx_msec_t>(time_ms);
         return NGX_CONF_OK;
     });
 }

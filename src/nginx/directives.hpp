@@ -26,6 +26,8 @@ char* set_read_methods(ngx_conf_t* cf, ngx_command_t* command, void* conf); // b
 char* set_live_status(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_live_status STATUS...
 
 // location
-char* set_check(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_check
+char* set_pass_headers(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_pass_headers on | off
+char* set_recheck(ngx_conf_t* cf, ngx_command_t* command, void* conf);      // billing_recheck TIME | off
+char* set_check(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing_check
 
 } // namespace billing

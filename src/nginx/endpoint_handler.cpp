@@ -57,9 +57,31 @@ bool add_fields(ngx_http_request_t* r, const Response& response) {
            (response.status != NGX_HTTP_UNAUTHORIZED || add_header(r, "WWW-Authenticate", response.challenge));
 }
 
+// The operator's status for a problem; 0: the default.
+std::uint16_t chosen_status(const Codes& codes, std::string_view code) noexcept {
+    if (code == "UNKNOWN_PLAN") {
+        return codes.unknown_plan;
+    }
+    if (code == "NO_CUSTOMER") {
+        return codes.no_customer;
+    }
+    if (code == "STRIPE_REFUSED" || code == "STRIPE_UNAVAILABLE") {
+        return codes.stripe_error;
+    }
+    for (std::size_t reason = 1; reason < k_reasons; ++reason) {
+        if (code == code_of(static_cast<Reason>(reason))) {
+            return codes.gate[reason];
+        }
+    }
+    return 0;
+}
+
 // What ngx_http_finalize_request() is to be called with.
-ngx_int_t send(ngx_http_request_t* r, const Response& response) noexcept {
+ngx_int_t send(ngx_http_request_t* r, Response response) noexcept {
     return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [&]() -> ngx_int_t {
+        if (const auto status = chosen_status(loc_conf(r).status_codes, response.code); status != 0) {
+            change_status(response, status);
+        }
         if (!add_fields(r, response)) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
@@ -72,9 +94,9 @@ ngx_int_t send(ngx_http_request_t* r, const Response& response) noexcept {
 void Seat::run() noexcept {
     ngx_http_request_t* r = request_;
     ngx_connection_t* connection = r->connection; // the request, and this seat in it, are gone below
-    const Response response = std::move(response_);
+    Response response = std::move(response_);
     r->read_event_handler = ngx_http_block_reading;
-    ngx_http_finalize_request(r, send(r, response));
+    ngx_http_finalize_request(r, send(r, std::move(response)));
     ngx_http_run_posted_requests(connection);
 }
 

@@ -1,7 +1,7 @@
 #include "nginx/gate_handler.hpp"
 
 #include "gate/tally.hpp"
-#include "nginx/check_handler.hpp"
+#include "nginx/accompany.hpp"
 #include "nginx/identity_record.hpp"
 #include "nginx/late_charge.hpp"
 #include "nginx/refusal.hpp"
@@ -132,17 +132,7 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     }
     record->conf = &conf;
     record->decision = Decision{};
-    Ask ask{
-        .account = {},
-        .rules_index = conf.rules->index,
-        .costs = conf.rules->costs,
-        .now = ngx_time(),
-        .now_ms = ngx_current_msec,
-        .write = ((conf.check ? asked_method(r) : r->method) & conf.read_methods) == 0,
-        .live = conf.live_statuses,
-        .unknown = conf.unknown_account,
-        .on_error = conf.error_policy,
-    };
+    Ask ask = ask_for(r, conf);
     record->decision.reason = read_request(r, conf, *record, ask);
     if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
         const ngx_int_t begun = begin_waiting(r, *record, ask, payer->charge);
@@ -195,9 +185,9 @@ RequestRecord* find_record(ngx_http_request_t* r) noexcept {
     return nullptr;
 }
 
-ngx_int_t gate_handler(ngx_http_request_t* r) {
-    const LocConf& conf = loc_conf(r);
-    RequestRecord* record = find_record(r);
+namespace {
+
+ngx_int_t enter(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
     if (record != nullptr && record->refused) { // the error page is let through, what it leads to is not
         record->refused = false;
         record->conf = nullptr;
@@ -208,6 +198,16 @@ ngx_int_t gate_handler(ngx_http_request_t* r) {
     }
     return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR},
                  [&] { return decide(r, conf, record); });
+}
+
+} // namespace
+
+ngx_int_t gate_handler(ngx_http_request_t* r) {
+    const LocConf& conf = loc_conf(r);
+    RequestRecord* record = find_record(r);
+    const ngx_int_t answer = enter(r, conf, record);
+    const bool plain = !conf.accompanies && record == nullptr && r == r->main;
+    return plain || answer != NGX_DECLINED ? answer : accompany(r, conf);
 }
 
 ngx_int_t settle_handler(ngx_http_request_t* r) {

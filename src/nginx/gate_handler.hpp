@@ -7,7 +7,9 @@
 
 #include "gate/charge.hpp"
 #include "gate/decision.hpp"
+#include "gate/gate.hpp"
 #include "nginx/conf.hpp"
+#include "nginx/request_header.hpp"
 
 #include <type_traits>
 
@@ -23,14 +25,30 @@ struct RequestRecord {
     Decision decision;
     Charge charge; // of the client's request; what subrequests take is in the main request's record
     std::string_view account;
-    Waiting* waiting = nullptr; // while Redis or PostgreSQL is asked
-    bool refused = false;       // the next location is the refusal's error page
-    bool fields_sent = false;   // RateLimit fields stand in the answer
-    bool observed = false;      // refused by the gate, and let through by `billing observe`
+    Waiting* waiting = nullptr;  // while Redis or PostgreSQL is asked
+    bool refused = false;        // the next location is the refusal's error page
+    bool fields_sent = false;    // RateLimit fields stand in the answer
+    bool observed = false;       // refused by the gate, and let through by `billing observe`
+    std::uint32_t waited_ms = 0; // for Redis or PostgreSQL, in all its decisions
 
     const LocationRules& rules() const noexcept { return *conf->rules; }
 };
 static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standard_layout_v<RequestRecord>);
+
+// The question for a location, as far as it does not depend on who asks.
+[[gnu::always_inline]] inline Ask ask_for(ngx_http_request_t* r, const LocConf& conf) noexcept {
+    return {
+        .account = {},
+        .rules_index = conf.rules->index,
+        .costs = conf.rules->costs,
+        .now = ngx_time(),
+        .now_ms = ngx_current_msec,
+        .write = ((conf.check ? asked_method(r) : r->method) & conf.read_methods) == 0,
+        .live = conf.live_statuses,
+        .unknown = conf.unknown_account,
+        .on_error = conf.error_policy,
+    };
+}
 
 // Null when the gate has not seen this request.
 RequestRecord* find_record(ngx_http_request_t* r) noexcept;

@@ -91,6 +91,22 @@ const TokenAnswer* token_answer(ngx_http_request_t* r) {
     return record->has_token ? &record->token : nullptr;
 }
 
+Reason expired_token(ngx_http_request_t* r, const AccountSource& source) {
+    const IdentityRecord* record = source.token == nullptr ? nullptr : find_identity(r);
+    if (record == nullptr || record->token_source != source.token || !record->has_token) {
+        return Reason::allowed;
+    }
+    bool failed = false;
+    const auto token = token_of(r, *source.token, failed);
+    if (!token) {
+        return Reason::invalid_token;
+    }
+    const TokenAnswer answer = Worker::current()->identity().verifier(source.token->index).check(*token);
+    return answer.verdict == TokenVerdict::good  ? Reason::allowed
+           : answer.verdict == TokenVerdict::bad ? Reason::invalid_token
+                                                 : Reason::unavailable;
+}
+
 Reason credential_refusal(ngx_http_request_t* r, const AccountSource& source) noexcept {
     const IdentityRecord* record = find_identity(r);
     if (record == nullptr) {

@@ -30,6 +30,9 @@ IdentityRecord* make_identity(ngx_http_request_t* r);
 // The token's answer for this level; null without a token, without `billing_jwt`, or when nginx could not tell.
 const TokenAnswer* token_answer(ngx_http_request_t* r);
 
+// Whether the token that the request was let in with still is good, for what runs longer than the token does.
+Reason expired_token(ngx_http_request_t* r, const AccountSource& source);
+
 // A credential that was looked at and is not good refuses, whatever else names an account.
 Reason credential_refusal(ngx_http_request_t* r, const AccountSource& source) noexcept;
 [[gnu::always_inline]] inline Reason identity_refusal(ngx_http_request_t* r, const AccountSource& source) noexcept {

@@ -92,7 +92,7 @@ const PeriodClock::Present& period_of(const RequestRecord& record, const Meter& 
 } // namespace
 
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
-    const auto code = loc_conf(const_cast<ngx_http_request_t*>(r)).status_codes[static_cast<std::size_t>(reason)];
+    const auto code = loc_conf(const_cast<ngx_http_request_t*>(r)).status_codes.gate[static_cast<std::size_t>(reason)];
     return code != 0 ? code : default_status(reason);
 }
 

@@ -1,5 +1,7 @@
 #include "nginx/request_header.hpp"
 
+#include "nginx/methods.hpp"
+
 namespace billing {
 
 std::string_view header_of(const ngx_http_request_t* r, std::string_view lower_name) noexcept {
@@ -14,6 +16,15 @@ std::string_view header_of(const ngx_http_request_t* r, std::string_view lower_n
         }
     }
     return {};
+}
+
+ngx_uint_t asked_method(const ngx_http_request_t* r) noexcept {
+    for (const std::string_view name : {"x-original-method", "x-forwarded-method"}) {
+        if (const auto method = header_of(r, name); !method.empty()) {
+            return method_bit(method).value_or(NGX_HTTP_UNKNOWN);
+        }
+    }
+    return r->method;
 }
 
 } // namespace billing

@@ -8,6 +8,7 @@ static_assert(alignof(Waiting) <= NGX_ALIGNMENT);
 
 void Waiting::collect() noexcept {
     over_ = true;
+    record_.waited_ms += static_cast<std::uint32_t>(ngx_current_msec - begun_);
     Decision failed;
     failed.reason = Reason::unavailable;
     record_.decision = guard(request_->connection->log, failed, [this] { return take(); });

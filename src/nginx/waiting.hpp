@@ -26,6 +26,7 @@ private:
 
     ngx_http_request_t* request_;
     RequestRecord& record_;
+    ngx_msec_t begun_ = ngx_current_msec;
     bool over_ = false;
 };
 

@@ -14,6 +14,7 @@ my $world = world(
     location = /billing/webhook { billing_webhook; }
     location = /go/checkout { billing_checkout redirect; billing_success_url "/done?id={CHECKOUT_SESSION_ID}"; billing_cancel_url https://shop.example/no; }
     location = /go/portal { billing_portal redirect; }
+    location /coded/ { billing_codes unknown_plan=404 no_customer=501 stripe_error=500 no_account=403; location = /coded/checkout { billing_checkout; } location = /coded/portal { billing_portal; } }
     location = /known/checkout { billing_unknown_account deny; billing_checkout; }
     location /gated/ { billing on; billing_plan >=agency; location = /gated/checkout { billing_checkout; } }
 END
@@ -163,6 +164,24 @@ subtest 'C10: what Stripe says stays between us' => sub {
     $stripe->fault(path => '/v1/checkout/sessions', drop => 1, after => 1, count => 1);
     is answer_of(checkout('dropped', {plan => 'pro'})), '200', 'an answer that was lost is asked for again';
     is scalar(sessions('dropped')), 1, 'under the same key: one session';
+};
+
+subtest "G19: statuses of the operator's choice" => sub {
+    my $told = sub ($answer, $status, $code, $what) {
+        is answer_of($answer), "$status $code", $what;
+        is $answer->json->{status}, $status, 'in the body too';
+        is $answer->header('Content-Type'), 'application/problem+json', 'which is whole';
+    };
+    $told->(post('/coded/checkout', 'coded', {plan => 'gold'}), 404, 'UNKNOWN_PLAN', 'an unknown plan');
+    $told->(post('/coded/portal', 'nobody-yet', {}), 501, 'NO_CUSTOMER', 'no customer');
+    $told->($host->request('POST', '/coded/portal'), 403, 'ACCOUNT_REQUIRED', 'nobody');
+    for my $case ([401, 'STRIPE_REFUSED'], [500, 'STRIPE_UNAVAILABLE']) {
+        $stripe->fault(path => '/v1/checkout/sessions', status => $case->[0], count => 10);
+        $told->(post('/coded/checkout', "coded-$case->[0]", {plan => 'pro'}), 500, $case->[1], "HTTP $case->[0] of Stripe");
+        $stripe->clear_faults;
+    }
+    is answer_of(post('/coded/checkout', 'coded', {plan => 'pro', interval => 'month'})), '200', 'and what works is 200';
+    is answer_of(checkout('coded', {plan => 'gold'})), '400 UNKNOWN_PLAN', 'elsewhere they are the default ones';
 };
 
 done_testing;
