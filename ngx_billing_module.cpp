@@ -4,6 +4,7 @@
 #include "nginx/ngx.hpp"
 
 #include "nginx/conf.hpp"
+#include "nginx/conf_warnings.hpp"
 #include "nginx/directives.hpp"
 #include "nginx/endpoint_directives.hpp"
 #include "nginx/gate_handler.hpp"
@@ -104,6 +105,9 @@ ngx_int_t install_handlers(ngx_conf_t* cf) {
     const MainConf& main = main_conf(cf);
     if (main.zone != nullptr && claim_own_fields(cf) != NGX_OK) {
         return NGX_ERROR;
+    }
+    if (main.gated) {
+        warn_of_gated_targets(cf);
     }
     if (main.gated && (push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, gate_handler) != NGX_OK ||
                        push_handler(cf, NGX_HTTP_LOG_PHASE, settle_handler) != NGX_OK)) {

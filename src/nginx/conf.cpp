@@ -1,5 +1,6 @@
 #include "nginx/conf.hpp"
 
+#include "nginx/conf_warnings.hpp"
 #include "nginx/worker.hpp"
 
 #include <algorithm>
@@ -323,6 +324,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         }
         conf.rules = !own_rules && from.rules != nullptr ? from.rules : intern_rules(main, conf);
         main.gated = true;
+        warn_of_early_answer(cf, conf);
         return NGX_CONF_OK;
     });
 }

@@ -4,6 +4,7 @@
 #include "nginx/accompany.hpp"
 #include "nginx/identity_record.hpp"
 #include "nginx/late_charge.hpp"
+#include "nginx/outcome.hpp"
 #include "nginx/refusal.hpp"
 #include "nginx/waiting.hpp"
 #include "nginx/worker.hpp"
@@ -14,7 +15,8 @@ namespace billing {
 
 namespace {
 
-// Marks our record in the pool's list of cleanups: an internal redirect forgets a request's contexts, never its pool.
+// Marks our record in the pool's list of cleanups: an internal redirect forgets a request's contexts, and so does an
+// error that a filter finds (412, say); never its pool.
 void record_mark(void*) noexcept {}
 
 // With room for what its first location takes.
@@ -71,7 +73,8 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
         return Reason::invalid_account;
     }
     record.account = ask.account;
-    return conf.rules->variable_costs.empty() ? Reason::allowed : read_costs(r, *conf.rules, ask.costs);
+    return conf.rules->variable_costs.empty() || r->background != 0 ? Reason::allowed
+                                                                    : read_costs(r, *conf.rules, ask.costs);
 }
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
@@ -95,21 +98,26 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
         return conclude_refusal(r, record);
     }
     tally_pass(Worker::current()->table(), record.decision);
-    if (record.decision.fallback && !charge_later(r, record)) {
+    const bool free = r->background != 0 || sent_as_options(r->main);
+    if (record.decision.fallback && !free && !charge_later(r, record)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-// OPTIONS and work that nginx does for itself are free.
-bool is_free(const ngx_http_request_t* r, const LocConf& conf) noexcept {
-    return !conf.gated || r->method == NGX_HTTP_OPTIONS || r->background;
+// Of a redirect or subrequest. The error page of a refusal is let through, what it leads to is not.
+bool is_spared(const ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (record != nullptr && record->refused) {
+        record->refused = false;
+        return true;
+    }
+    return answers_options(r);
 }
 
 // A redirect within the same rules and for the same account has been decided and paid.
 bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
-    return record.conf != nullptr && record.conf->rules == conf.rules && record.conf->account == conf.account &&
+    return record.passed() && record.conf->rules == conf.rules && record.conf->account == conf.account &&
            record.waiting == nullptr;
 }
 
@@ -133,6 +141,10 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     record->conf = &conf;
     record->decision = Decision{};
     Ask ask = ask_for(r, conf);
+    // Work that nginx does for itself is charged to nobody; its rules are checked all the same.
+    if (r->background != 0) {
+        ask.costs = {};
+    }
     record->decision.reason = read_request(r, conf, *record, ask);
     if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
         const ngx_int_t begun = begin_waiting(r, *record, ask, payer->charge);
@@ -164,20 +176,19 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& cost
 
 bool is_paid(const ngx_http_request_t* r) noexcept {
     const ngx_uint_t status = r->err_status != 0 ? r->err_status : r->headers_out.status;
-    if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
-        return r->upstream_states != nullptr && r->upstream_states->nelts > 0;
+    if (sent_as_options(r)) {
+        return false;
     }
-    return status < NGX_HTTP_BAD_REQUEST;
+    if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
+        return reached_upstream(r);
+    }
+    return status < NGX_HTTP_BAD_REQUEST && (r->http_version < NGX_HTTP_VERSION_20 || !failed_as_call(r));
 }
 
-RequestRecord* find_record(ngx_http_request_t* r) noexcept {
-    auto* record = static_cast<RequestRecord*>(ngx_http_get_module_ctx(r, ngx_http_billing_module));
-    if (record != nullptr || !r->internal) {
-        return record;
-    }
+RequestRecord* recover_record(ngx_http_request_t* r) noexcept {
     for (ngx_pool_cleanup_t* cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
         if (cleanup->handler == record_mark && cleanup->data == r) {
-            record = reinterpret_cast<RequestRecord*>(cleanup); // its first member
+            auto* record = reinterpret_cast<RequestRecord*>(cleanup); // its first member
             ngx_http_set_ctx(r, record, ngx_http_billing_module);
             return record;
         }
@@ -188,12 +199,10 @@ RequestRecord* find_record(ngx_http_request_t* r) noexcept {
 namespace {
 
 ngx_int_t enter(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
-    if (record != nullptr && record->refused) { // the error page is let through, what it leads to is not
-        record->refused = false;
-        record->conf = nullptr;
+    if (r->internal != 0 && is_spared(r, record)) {
         return NGX_DECLINED;
     }
-    if (is_free(r, conf) || (record != nullptr && is_decided(conf, *record))) {
+    if (!conf.gated || r->method == NGX_HTTP_OPTIONS || (record != nullptr && is_decided(conf, *record))) {
         return NGX_DECLINED;
     }
     return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR},

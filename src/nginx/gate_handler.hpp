@@ -32,6 +32,8 @@ struct RequestRecord {
     std::uint32_t waited_ms = 0; // for Redis or PostgreSQL, in all its decisions
 
     const LocationRules& rules() const noexcept { return *conf->rules; }
+    // The last decision let it through.
+    bool passed() const noexcept { return conf != nullptr && (decision.allows() || observed); }
 };
 static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standard_layout_v<RequestRecord>);
 
@@ -50,14 +52,21 @@ static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standar
     };
 }
 
+// The same as find_record(), where nginx has forgotten the request's contexts.
+RequestRecord* recover_record(ngx_http_request_t* r) noexcept;
+
 // Null when the gate has not seen this request.
-RequestRecord* find_record(ngx_http_request_t* r) noexcept;
+inline RequestRecord* find_record(ngx_http_request_t* r) noexcept {
+    auto* record = static_cast<RequestRecord*>(ngx_http_get_module_ctx(r, ngx_http_billing_module));
+    const bool forgotten = record == nullptr && (r->internal != 0 || r->filter_finalize != 0);
+    return forgotten ? recover_record(r) : record;
+}
 
 // Evaluates the costs that the configuration left open. Anything but `allowed`: why the request is refused.
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs) noexcept;
 
 // What the client sees at the end decides whether the request is paid for: answers of 2xx, 3xx and a switch of
-// protocols are; a client that left pays once the application has been asked.
+// protocols are; a client that left pays once the application has been reached. OPTIONS never is, whatever it leads to.
 bool is_paid(const ngx_http_request_t* r) noexcept;
 
 ngx_int_t gate_handler(ngx_http_request_t* r);

@@ -110,6 +110,9 @@ bool append(ngx_http_request_t* r, const std::vector<ngx_table_elt_t>& fields) {
 
 bool pass_headers(ngx_http_request_t* r, bool on) {
     const RequestRecord* record = on ? shown_record(r) : nullptr;
+    if (record != nullptr && !record->passed()) { // a refusal's page says nothing of whom it is for
+        record = nullptr;
+    }
     bool has = false;
     for (const ngx_list_part_t* part = r->headers_in.headers.part.next; part != nullptr; part = part->next) {
         has = has || has_ours(*part);

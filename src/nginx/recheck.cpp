@@ -111,7 +111,7 @@ void Recheck::look() noexcept {
     if (interval_ms == 0 || r->done || record == nullptr) { // `done`: answered, only the connection is being closed
         return;
     }
-    if (record->conf == nullptr || record->waiting != nullptr) { // a refusal's page, or the gate is at it now
+    if (!record->passed() || record->waiting != nullptr) { // a refusal's page, or the gate is at it now
         arm(interval_ms);
         return;
     }
@@ -182,7 +182,7 @@ void Recheck::collect() noexcept {
     decision = guard(request_->connection->log, decision, [this] { return asking_->take(); });
     asking_.reset();
     RequestRecord* record = find_record(request_);
-    if (record != nullptr && record->conf != nullptr) {
+    if (record != nullptr && record->passed()) {
         conclude(*record, decision);
     }
 }

@@ -3,6 +3,7 @@
 #include "gate/problem.hpp"
 #include "gate/refusal_form.hpp"
 #include "nginx/answer.hpp"
+#include "nginx/outcome.hpp"
 #include "nginx/request_header.hpp"
 #include "nginx/worker.hpp"
 
@@ -104,7 +105,11 @@ void observe_refusal(ngx_http_request_t* r, const RequestRecord& record) {
 ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     const Decision& decision = record.decision;
     const Rules& rules = record.rules().rules;
-    const int status = status_of(r, decision.reason);
+    int status = status_of(r, decision.reason);
+    if (status != NGX_HTTP_UNAUTHORIZED && r != r->main && asks_for_access(r)) {
+        status = NGX_HTTP_FORBIDDEN; // auth_request makes a 500 of any other refusal
+    }
+    r->err_status = 0; // of the error whose page this would have been
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: refused with %d %s", status,
                   reason_code(decision, rules).c_str());
     bool ok = push_header(r, "Cache-Control", "no-store") && push_header(r, "Vary", "Accept") &&

@@ -247,6 +247,27 @@ subtest 'what is right passes' => sub {
     is $code, 0, 'an account from a header passes' or diag $output;
     like $output, qr/\[warn\].*"billing_account \$http_x_account" trusts what the client sends/, 'G1: with a warning';
 
+    for my $early ('location /old/ { return 301 /new/; }', 'location /old/ { rewrite ^ /new/ permanent; }',
+        'location /old/ { rewrite ^/old/(.*)$ https://example.com/$1; }', 'location /old/ { if ($arg_a) { return 403; } return 204; }') {
+        ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate $early");
+        is $code, 0, "$early passes" or diag $output;
+        like $output, qr/\[warn\].*location "\/old\/" answers by "return" or "rewrite" before the gate is asked; write "billing off;" in it if that is meant in .*:\d+/,
+            'G22: with a warning';
+    }
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole,
+        SERVER => "$gate location / { auth_request /check; } location = /check { proxy_pass http://127.0.0.1:1; }");
+    is $code, 0, 'a gated target of auth_request passes' or diag $output;
+    like $output, qr/\[warn\].*location "\/check" is asked by auth_request, before anybody is known, and gated; write "billing off;" in it in .*:\d+/,
+        'G22: with a warning';
+    for my $fine ('location /old/ { billing off; return 301 /new/; }', 'location /x/ { if ($arg_a) { return 403; } rewrite ^/x/(.*)$ /y/$1 break; }',
+        'location / { rewrite ^ /x/y last; set $a b; }', 'location / { auth_request /check; } location = /check { billing off; return 204; }',
+        'location / { auth_request /check; } location = /check { billing_check; }', 'location /a/ { auth_request off; }',
+        'location / { auth_request /check; } location ~ ^/ch { billing off; }') {
+        ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate $fine");
+        is $code, 0, "$fine passes" or diag $output;
+        unlike $output, qr/warn/, 'without a warning';
+    }
+
     for my $identity ("billing_account \$billing_jwt_claim_sub; billing_jwt alg=ES256 jwks=$directory/keys.json issuer=i audience=a leeway=0;",
         'billing_account $billing_jwt_claim_org; billing_jwt alg=RS256 jwks=https://issuer.example/keys token=$cookie_session;',
         'billing_account $billing_jwt_claim_sub; billing_jwt alg=RS256 jwks=http://127.0.0.1:9999/keys;',
