@@ -231,7 +231,7 @@ public:
         if (warm_ > 0) {
             drive(static_cast<std::int64_t>(warm_ * k_second), 0);
         }
-        requests_ = 0;
+        const std::int64_t uncounted = std::exchange(requests_, 0);
         latencies_.clear();
         const std::int64_t cpu = cpu_of(pid_);
         const std::clock_t own = std::clock();
@@ -239,8 +239,9 @@ public:
         drive(count_ > 0 ? k_second * 3600 : static_cast<std::int64_t>(seconds_ * k_second), count_);
         const double took = static_cast<double>(now_ns() - begun) / k_second;
         std::ostringstream out;
-        out << R"({"requests":)" << requests_ << R"(,"seconds":)" << took << R"(,"wrong":)" << wrong_ << R"(,"errors":)"
-            << errors_ << R"(,"cpu":)" << static_cast<double>(cpu_of(pid_) - cpu) / k_second << R"(,"own":)"
+        out << R"({"requests":)" << requests_ << R"(,"all":)" << requests_ + uncounted << R"(,"seconds":)" << took
+            << R"(,"wrong":)" << wrong_ << R"(,"errors":)" << errors_ << R"(,"cpu":)"
+            << static_cast<double>(cpu_of(pid_) - cpu) / k_second << R"(,"own":)"
             << static_cast<double>(std::clock() - own) / CLOCKS_PER_SEC << R"(,"p50":)" << percentile(0.5)
             << R"(,"p99":)" << percentile(0.99) << R"(,"complaint":")" << complaint_ << "\"}";
         return out.str();

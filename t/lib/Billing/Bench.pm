@@ -103,6 +103,12 @@ sub forget_changes($self) {
     return;
 }
 
+# Units that PostgreSQL has been told of.
+sub used($self) {
+    $self->{dbh} //= $self->{db}->dbi;
+    return ($self->{dbh}->selectrow_array('SELECT coalesce(sum(used), 0) FROM billing.quota_periods'))[0];
+}
+
 # From here on PostgreSQL gets what the others leave.
 sub yield_database($self) {
     setpriority 0, $_, 19 for $self->{db}->pid, Billing::Process::descendants($self->{db}->pid);

@@ -23,8 +23,8 @@ sub new($class) {
 sub application($self) { "$self->{directory}/app.sock" }
 sub yes($self) { "$self->{directory}/yes.sock" }
 
-# One run against this variant's location: {requests, seconds, cpu => of the host's worker, own => of load and application, p50, p99 in us}.
-# Dies when one answer was not as it must be. Words: see load.cpp.
+# One run against this variant's location: {requests, seconds, cpu => of the host's worker, own => of load and application, p50, p99 in us,
+# all => requests, with those before measuring began}. Dies when one answer was not as it must be. Words: see load.cpp.
 sub run($self, $host, $variant, %words) {
     my $request = "$self->{directory}/$variant->{name}.request";
     Billing::Nginx::write_file($request, Billing::Bench::request_text("/$variant->{name}/x", ($variant->{prefix} // $variant->{name}) . '-#'));
