@@ -241,6 +241,16 @@ const ngx_str_t* only_field(ngx_http_request_t* r, ngx_int_t variable, std::stri
     return known.valid == 0 && known.not_found == 0 ? found : nullptr;
 }
 
+// Apart, so that only those who need it pay for its stack.
+[[gnu::noinline]] bool evaluate(ngx_http_request_t* r, ngx_http_complex_value_t& text, std::string_view& account) {
+    ngx_str_t value;
+    if (ngx_http_complex_value(r, &text, &value) != NGX_OK) {
+        return false;
+    }
+    account = view(value);
+    return true;
+}
+
 } // namespace
 
 const EndpointPaths& MainConf::paths_of(const void* server) const noexcept {
@@ -267,12 +277,7 @@ bool AccountSource::read(ngx_http_request_t* r, std::string_view& account) const
                                    : std::string_view{reinterpret_cast<const char*>(value->data), value->len};
         return true;
     }
-    ngx_str_t value;
-    if (ngx_http_complex_value(r, text, &value) != NGX_OK) {
-        return false;
-    }
-    account = view(value);
-    return true;
+    return evaluate(r, *text, account);
 }
 
 void* create_main_conf(ngx_conf_t* cf) {

@@ -34,7 +34,7 @@ events { worker_connections 1024; }
 http {
     %%HTTP_GLOBALS%%
     %%BILLING%%
-    limit_req_zone $http_x_account zone=limits:16m rate=100000r/s;
+    limit_req_zone $http_x_account zone=limits:%%LIMITS%% rate=100000r/s;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     keepalive_requests 100000000;
@@ -42,6 +42,7 @@ http {
     server {
         listen 127.0.0.1:%%PORT%% reuseport;
         location = /pid { return 200 $pid; }
+        location = /metrics { billing_metrics; }
         location = /mark { try_files /nowhere @mark; }
         location @mark { return 200; }
         %%LOCATIONS%%
@@ -78,26 +79,54 @@ sub new($class, %option) {
         my $result = Billing::Test::run_command(@$command, '--dsn', $self->{db}->dsn);
         die "ngx-billing @$command: $result->{err}$result->{out}" if $result->{code};
     }
-    $self->{db}->dbi->do("INSERT INTO billing.accounts (external_id, plan_no)
-        SELECT ? || '-' || n, (SELECT plan_no FROM billing.plans WHERE plan_key = 'pro') FROM generate_series(1, ?) n",
-        undef, $_->{name}, $self->{accounts}) for grep { $_->{directives} =~ /\bbilling on\b/ } $self->{variants}->@*;
+    $self->add_accounts($_->{name}, 1, $self->{accounts}) for grep { $_->{directives} =~ /\bbilling on\b/ } $self->{variants}->@*;
     $self->{app} = Billing::Nginx->new(name => 'application', conf => $app_conf, workers => 1, vars => {BODY => 'x' x 1000});
     $self->publish_accounts;
     return $self;
 }
 
 sub directory($self) { $self->{directory} }
+sub redis($self) { $self->{redis} }
+sub application($self) { $self->{app}->directory . '/app.sock' }
 
-sub host($self, $workers, @wrapper) {
+# NAME-$from to NAME-$to come into being, in one transaction.
+sub add_accounts($self, $name, $from, $to) {
+    $self->{db}->dbi->do("INSERT INTO billing.accounts (external_id, plan_no)
+        SELECT ? || '-' || n, (SELECT plan_no FROM billing.plans WHERE plan_key = 'pro') FROM generate_series(?::int, ?::int) n",
+        undef, $name, $from, $to);
+    return;
+}
+
+# As after a long time without changes: nothing is left to be told.
+sub forget_changes($self) {
+    $self->{db}->dbi->do('TRUNCATE billing.snapshot_dirty');
+    return;
+}
+
+# Units that PostgreSQL has been told of.
+sub used($self) {
+    $self->{dbh} //= $self->{db}->dbi;
+    return ($self->{dbh}->selectrow_array('SELECT coalesce(sum(used), 0) FROM billing.quota_periods'))[0];
+}
+
+# From here on PostgreSQL gets what the others leave.
+sub yield_database($self) {
+    setpriority 0, $_, 19 for $self->{db}->pid, Billing::Process::descendants($self->{db}->pid);
+    return;
+}
+
+# application => the socket of another one, zone => size of ours, limits => size of limit_req's, before => [command].
+sub host($self, $workers, %option) {
     my $locations = join "\n", map {
         my $answer = $_->{directives} =~ /\breturn\b/ ? '' : 'proxy_pass http://app;';
         "location /$_->{name}/ { $_->{directives} $answer }";
     } $self->{variants}->@*;
     return Billing::Nginx->new(name => 'gate', conf => $conf, workers => $workers, log_level => 'warn',
-        wrapper => [$self->{wrapper}->@*, @wrapper], vars => {
-            BILLING => join("\n", 'billing_zone main 32m;', 'billing_postgres "' . $self->{db}->dsn . '";',
+        wrapper => [$self->{wrapper}->@*, ($option{before} // [])->@*], vars => {
+            LIMITS => $option{limits} // '16m',
+            BILLING => join("\n", 'billing_zone main ' . ($option{zone} // '32m') . ';', 'billing_postgres "' . $self->{db}->dsn . '";',
                 'billing_redis ' . $self->{redis}->address . ';', "billing_catalog $self->{catalog_file};"),
-            APP => $self->{app}->directory . '/app.sock',
+            APP => $option{application} // $self->application,
             LOCATIONS => $locations,
         });
 }
@@ -139,7 +168,7 @@ sub instructions($self, $some, $rounds) {
 sub count($self, $some, $rounds) {
     my @variants = $self->{variants}->@*;
     for (1 .. 5) {
-        my $host = $self->host(2, @callgrind);
+        my $host = $self->host(2, before => \@callgrind);
         my $worker = ($host->workers)[-1];
         my $socket = connection_to($host, $worker);
         for my $variant (@variants) {
@@ -204,8 +233,10 @@ sub exchange($socket, $variant, $number) {
 my $client = join "\r\n", 'User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0', 'Accept: application/json',
     'Accept-Language: en-US,en;q=0.5', 'Accept-Encoding: gzip, deflate, br';
 
+sub request_text($path, $name) { "GET $path HTTP/1.1\r\nHost: localhost\r\n$client\r\nX-Account: $name\r\n\r\n" }
+
 sub request($socket, $path, $name) {
-    print $socket "GET $path HTTP/1.1\r\nHost: localhost\r\n$client\r\nX-Account: $name\r\n\r\n";
+    print $socket request_text($path, $name);
     my ($answer, $length) = ('', undef);
     until (defined $length && length $answer >= $length) {
         sysread $socket, $answer, 65536, length $answer or die "$path: the connection was closed\n$answer\n";

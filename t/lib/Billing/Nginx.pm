@@ -16,8 +16,8 @@ my $alarming = qr/\[(?:alert|emerg|crit)\]|open socket|exited on signal|exited w
 my @hosts;
 
 # conf => text; optional: name => for messages, vars => {}, workers => 2, log_level => 'info', start => 0 to start it later,
-# wrapper => [command to run nginx under, with %%PREFIX%%], env => {for master and workers}, ports => {name => port};
-# daemon => 'on', master_process => 'off'.
+# modules => [files to load in place of ours], wrapper => [command to run nginx under, with %%PREFIX%%], env => {for master and workers},
+# ports => {name => port}; daemon => 'on', master_process => 'off'.
 # Workers may write into the folder reports.
 sub new($class, %option) {
     my $self = bless {
@@ -42,8 +42,8 @@ sub address($self, $name = 'main') { '127.0.0.1:' . $self->port($name) }
 sub module_file() { build() . (sanitized() ? '/asan' : '') . '/ngx_http_billing_module.so' }
 
 sub expand($self, $text, $error_log) {
-    my $module = module_file();
-    my $globals = "load_module $module;\ndaemon $self->{daemon};\nmaster_process $self->{master_process};\nworker_processes $self->{workers};\n"
+    my $modules = join '', map { "load_module $_;\n" } $self->{modules} ? $self->{modules}->@* : module_file();
+    my $globals = "${modules}daemon $self->{daemon};\nmaster_process $self->{master_process};\nworker_processes $self->{workers};\n"
         . "error_log $error_log $self->{log_level};\npid %%PREFIX%%/nginx.pid;\n"
         . ($> == 0 ? "user nobody nogroup;\n" : '')
         . join '', map { "env $_;\n" } sort(keys $self->environment->%*), sanitized() ? 'LSAN_OPTIONS' : ();
