@@ -92,14 +92,15 @@ ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
     return refuse(r, record);
 }
 
+bool is_free(const ngx_http_request_t* r) noexcept { return r->background != 0 || sent_as_options(r->main); }
+
 ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     record.observed = false;
     if (!record.decision.allows()) {
         return conclude_refusal(r, record);
     }
     tally_pass(Worker::current()->table(), record.decision);
-    const bool free = r->background != 0 || sent_as_options(r->main);
-    if (record.decision.fallback && !free && !charge_later(r, record)) {
+    if (record.decision.fallback && !is_free(r) && !charge_later(r, record)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
