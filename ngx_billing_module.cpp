@@ -12,6 +12,7 @@
 #include "nginx/identity_variables.hpp"
 #include "nginx/key_handler.hpp"
 #include "nginx/own_fields.hpp"
+#include "nginx/path_handler.hpp"
 #include "nginx/variables.hpp"
 #include "nginx/worker.hpp"
 
@@ -66,7 +67,9 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 
-    level_directive(ngx_string("billing_recheck"), NGX_CONF_TAKE1, set_recheck), // TIME | off
+    level_directive(ngx_string("billing_strict_path"), NGX_CONF_TAKE1, set_strict_path), // on | off
+    level_directive(ngx_string("billing_cache_hits"), NGX_CONF_TAKE1, set_cache_hits),   // charged | free
+    level_directive(ngx_string("billing_recheck"), NGX_CONF_TAKE1, set_recheck),         // TIME | off
 
     // what the application is told
     level_directive(ngx_string("billing_pass_headers"), NGX_CONF_TAKE1, set_pass_headers), // on | off
@@ -114,7 +117,10 @@ ngx_int_t install_handlers(ngx_conf_t* cf) {
         return NGX_ERROR;
     }
     const bool looks_up_keys = !main.key_sources.empty() && (main.gated || main.endpoints);
-    return looks_up_keys ? push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, key_handler) : NGX_OK;
+    if (looks_up_keys && push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, key_handler) != NGX_OK) {
+        return NGX_ERROR;
+    }
+    return main.strict_paths ? push_handler(cf, NGX_HTTP_PRECONTENT_PHASE, path_handler) : NGX_OK;
 }
 
 ngx_int_t add_all_variables(ngx_conf_t* cf) {

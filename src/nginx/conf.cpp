@@ -83,6 +83,8 @@ void inherit(LocConf& conf, const LocConf& parent) {
     conf.live = conf.live ? conf.live : parent.live;
     conf.pass = conf.pass ? conf.pass : parent.pass;
     conf.recheck = conf.recheck ? conf.recheck : parent.recheck;
+    conf.strict_path = conf.strict_path ? conf.strict_path : parent.strict_path;
+    conf.free_hits = conf.free_hits ? conf.free_hits : parent.free_hits;
     conf.plan = conf.plan ? conf.plan : parent.plan;
     if (conf.features.empty()) {
         conf.features = parent.features;

@@ -97,6 +97,7 @@ struct MainConf {
     std::vector<std::pair<const void*, EndpointPaths>> paths; // of each server that has some, by its core configuration
     bool gated = false;                                       // some location has `billing on`
     bool endpoints = false;                                   // some location is ours
+    bool strict_paths = false;                                // some level has `billing_strict_path on`
 
     const EndpointPaths& paths_of(const void* server) const noexcept;
 };
@@ -112,6 +113,8 @@ struct LocConf {
     std::optional<StatusSet> live;   // billing_live_status
     std::optional<bool> pass;        // billing_pass_headers
     std::optional<ngx_msec_t> recheck;
+    std::optional<bool> strict_path; // billing_strict_path
+    std::optional<bool> free_hits;   // billing_cache_hits free
     AccountSource account;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
     std::optional<UnknownAccount> unknown;
@@ -155,7 +158,7 @@ inline MainConf* main_conf(ngx_cycle_t* cycle) noexcept {
 inline const MainConf& main_conf(ngx_http_request_t* r) noexcept {
     return *static_cast<const MainConf*>(ngx_http_get_module_main_conf(r, ngx_http_billing_module));
 }
-inline LocConf& loc_conf(ngx_http_request_t* r) noexcept {
+inline LocConf& loc_conf(const ngx_http_request_t* r) noexcept {
     return *static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_billing_module));
 }
 

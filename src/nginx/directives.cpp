@@ -354,17 +354,19 @@ char* set_live_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 }
 
 char* set_pass_headers(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return choose(cf, loc.pass, "on", "off"); });
+}
+
+char* set_strict_path(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
-        if (loc.pass) {
-            return duplicate();
-        }
-        const auto text = word(cf, 1);
-        if (text != "on" && text != "off") {
-            return fail(cf, "invalid value \"" + std::string{text} + "\"; write on or off");
-        }
-        loc.pass = text == "on";
-        return NGX_CONF_OK;
+        char* const chosen = choose(cf, loc.strict_path, "on", "off");
+        main_conf(cf).strict_paths |= chosen == NGX_CONF_OK && *loc.strict_path;
+        return chosen;
     });
+}
+
+char* set_cache_hits(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return choose(cf, loc.free_hits, "free", "charged"); });
 }
 
 char* set_recheck(ngx_conf_t* cf, ngx_command_t*, void* conf) {

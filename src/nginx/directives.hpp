@@ -27,6 +27,8 @@ char* set_live_status(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // b
 
 // location
 char* set_pass_headers(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_pass_headers on | off
+char* set_strict_path(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_strict_path on | off
+char* set_cache_hits(ngx_conf_t* cf, ngx_command_t* command, void* conf);   // billing_cache_hits charged | free
 char* set_recheck(ngx_conf_t* cf, ngx_command_t* command, void* conf);      // billing_recheck TIME | off
 char* set_check(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing_check
 

@@ -76,27 +76,12 @@ std::uint16_t chosen_status(const Codes& codes, std::string_view code) noexcept 
     return 0;
 }
 
-// What ngx_http_finalize_request() is to be called with.
-ngx_int_t send(ngx_http_request_t* r, Response response) noexcept {
-    return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [&]() -> ngx_int_t {
-        if (const auto status = chosen_status(loc_conf(r).status_codes, response.code); status != 0) {
-            change_status(response, status);
-        }
-        if (!add_fields(r, response)) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-        // nginx takes the address of a redirection where other answers have their body.
-        return send_answer(r, response.status, response.type,
-                           response.location.empty() ? response.body : response.location);
-    });
-}
-
 void Seat::run() noexcept {
     ngx_http_request_t* r = request_;
     ngx_connection_t* connection = r->connection; // the request, and this seat in it, are gone below
     Response response = std::move(response_);
     r->read_event_handler = ngx_http_block_reading;
-    ngx_http_finalize_request(r, send(r, std::move(response)));
+    ngx_http_finalize_request(r, send_response(r, std::move(response)));
     ngx_http_run_posted_requests(connection);
 }
 
@@ -208,7 +193,7 @@ ngx_int_t begin(ngx_http_request_t* r) {
     const LocConf& conf = loc_conf(r);
     auto body = read_request_body(r, largest_body(conf));
     if (body.too_large) {
-        return send(r, too_large());
+        return send_response(r, too_large());
     }
     if (body.failed) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -216,7 +201,7 @@ ngx_int_t begin(ngx_http_request_t* r) {
     Request request = read_fields(r);
     request.body = std::move(body.bytes);
     if (const auto refusal = read_account(r, conf, request)) {
-        return send(r, *refusal);
+        return send_response(r, *refusal);
     }
     ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(Seat));
     if (cleanup == nullptr) {
@@ -242,10 +227,24 @@ void on_body(ngx_http_request_t* r) {
 // Without looking at the body.
 ngx_int_t refuse_at_once(ngx_http_request_t* r, const Response& response) {
     const ngx_int_t discarded = ngx_http_discard_request_body(r);
-    return discarded == NGX_OK ? send(r, response) : discarded;
+    return discarded == NGX_OK ? send_response(r, response) : discarded;
 }
 
 } // namespace
+
+ngx_int_t send_response(ngx_http_request_t* r, Response response) noexcept {
+    return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [&]() -> ngx_int_t {
+        if (const auto status = chosen_status(loc_conf(r).status_codes, response.code); status != 0) {
+            change_status(response, status);
+        }
+        if (!add_fields(r, response)) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+        // nginx takes the address of a redirection where other answers have their body.
+        return send_answer(r, response.status, response.type,
+                           response.location.empty() ? response.body : response.location);
+    });
+}
 
 ngx_int_t endpoint_handler(ngx_http_request_t* r) {
     return guard(r->connection->log, ngx_int_t{NGX_HTTP_INTERNAL_SERVER_ERROR}, [r]() -> ngx_int_t {

@@ -156,6 +156,10 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     return conclude(r, *record);
 }
 
+bool is_free_hit(const ngx_http_request_t* r) noexcept {
+    return came_from_cache(r) && loc_conf(r).free_hits.value_or(false);
+}
+
 } // namespace
 
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs) noexcept {
@@ -183,7 +187,8 @@ bool is_paid(const ngx_http_request_t* r) noexcept {
     if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
         return reached_upstream(r);
     }
-    return status < NGX_HTTP_BAD_REQUEST && (r->http_version < NGX_HTTP_VERSION_20 || !failed_as_call(r));
+    return status < NGX_HTTP_BAD_REQUEST && !is_free_hit(r) &&
+           (r->http_version < NGX_HTTP_VERSION_20 || !failed_as_call(r));
 }
 
 RequestRecord* recover_record(ngx_http_request_t* r) noexcept {
@@ -199,7 +204,7 @@ RequestRecord* recover_record(ngx_http_request_t* r) noexcept {
 
 namespace {
 
-ngx_int_t enter(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
+[[gnu::noinline]] ngx_int_t enter(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
     if (r->internal != 0 && is_spared(r, record)) {
         return NGX_DECLINED;
     }
@@ -215,9 +220,11 @@ ngx_int_t enter(ngx_http_request_t* r, const LocConf& conf, RequestRecord* recor
 ngx_int_t gate_handler(ngx_http_request_t* r) {
     const LocConf& conf = loc_conf(r);
     RequestRecord* record = find_record(r);
-    const ngx_int_t answer = enter(r, conf, record);
-    const bool plain = !conf.accompanies && record == nullptr && r == r->main;
-    return plain || answer != NGX_DECLINED ? answer : accompany(r, conf);
+    if (!conf.accompanies && record == nullptr && r == r->main) [[likely]] {
+        return enter(r, conf, record);
+    }
+    const ngx_int_t answer = enter(r, conf, record); // the request may be gone, where it is not declined
+    return answer == NGX_DECLINED ? accompany(r, conf) : answer;
 }
 
 ngx_int_t settle_handler(ngx_http_request_t* r) {

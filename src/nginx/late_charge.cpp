@@ -48,25 +48,38 @@ bool note_later(ngx_http_request_t* main, const LateCharge& charge) noexcept {
     return true;
 }
 
-} // namespace
-
-bool charge_later(ngx_http_request_t* r, const RequestRecord& record) {
+// Calls f(LateCharge) for each quota, as long as it answers true. False: it did not.
+template <class F>
+bool each_charge(ngx_http_request_t* r, const RequestRecord& record, F&& f) {
     const LocationRules& location = record.rules();
     auto costs = location.costs;
     if (read_costs(r, location, costs) != Reason::allowed) {
         return true; // what it depends on has changed since it was judged
     }
-    bool noted = true;
-    for (std::size_t index = 0; index < location.rules.quotas.size() && noted; ++index) {
+    bool done = true;
+    for (std::size_t index = 0; index < location.rules.quotas.size() && done; ++index) {
         LateCharge charge;
         charge.account = record.account;
         charge.limit = location.rules.quotas[index].key;
         charge.at = ngx_time();
         charge.units = costs[index];
         charge.creates = record.conf->unknown_account == UnknownAccount::create;
-        noted = note_later(r->main, charge);
+        done = f(charge);
     }
-    return noted;
+    return done;
+}
+
+} // namespace
+
+bool charge_later(ngx_http_request_t* r, const RequestRecord& record) {
+    return each_charge(r, record, [r](const LateCharge& charge) { return note_later(r->main, charge); });
+}
+
+void charge_interval_later(ngx_http_request_t* r, const RequestRecord& record) {
+    each_charge(r, record, [](const LateCharge& charge) {
+        Worker::current()->table().charge_late(charge);
+        return true;
+    });
 }
 
 } // namespace billing

@@ -24,6 +24,15 @@ bool answers_options(const ngx_http_request_t* r) noexcept;
 // An application has been reached.
 bool reached_upstream(const ngx_http_request_t* r) noexcept;
 
+// The answer was in a cache of nginx, and no application was asked for it.
+inline bool came_from_cache([[maybe_unused]] const ngx_http_request_t* r) noexcept {
+#if (NGX_HTTP_CACHE)
+    return r->cached != 0 && r->upstream != nullptr && r->upstream->cache_status != NGX_HTTP_CACHE_REVALIDATED;
+#else
+    return false;
+#endif
+}
+
 // A gRPC call that has ended with an error, whatever its HTTP status is.
 bool failed_as_call(const ngx_http_request_t* r) noexcept;
 

@@ -4,6 +4,7 @@
 #include "gate/tally.hpp"
 #include "nginx/gate_handler.hpp"
 #include "nginx/identity_record.hpp"
+#include "nginx/late_charge.hpp"
 #include "nginx/refusal.hpp"
 #include "nginx/worker.hpp"
 
@@ -194,6 +195,12 @@ void Recheck::conclude(RequestRecord& record, const Decision& decision) noexcept
     if (decision.allows()) {
         tally_pass(Worker::current()->table(), decision);
         recharged_.units += charge_.sum();
+        if (decision.fallback) {
+            guard(request_->connection->log, 0, [&] {
+                charge_interval_later(request_, record);
+                return 0;
+            });
+        }
     } else {
         tally_refusal(Worker::current()->table(), decision, observes);
         const int status = status_of(request_, decision.reason);

@@ -14,21 +14,6 @@ namespace {
 constexpr std::string_view k_policy_field = "RateLimit-Policy";
 constexpr std::string_view k_limit_field = "RateLimit";
 
-// An operator's error_page for this status takes the place of our body.
-bool has_error_page(ngx_http_request_t* r, int status) noexcept {
-    const auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
-    if (core->error_pages == nullptr || (r->error_page && !core->recursive_error_pages)) {
-        return false;
-    }
-    const auto* pages = static_cast<const ngx_http_err_page_t*>(core->error_pages->elts);
-    for (ngx_uint_t index = 0; index < core->error_pages->nelts; ++index) {
-        if (pages[index].status == status) {
-            return true;
-        }
-    }
-    return false;
-}
-
 // The checkout and portal of the request's server, as seen from outside.
 WaysOut ways_out(ngx_http_request_t* r) {
     const MainConf& main = main_conf(r);
@@ -95,6 +80,20 @@ const PeriodClock::Present& period_of(const RequestRecord& record, const Meter& 
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept {
     const auto code = loc_conf(const_cast<ngx_http_request_t*>(r)).status_codes.gate[static_cast<std::size_t>(reason)];
     return code != 0 ? code : default_status(reason);
+}
+
+bool has_error_page(ngx_http_request_t* r, int status) noexcept {
+    const auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    if (core->error_pages == nullptr || (r->error_page && !core->recursive_error_pages)) {
+        return false;
+    }
+    const auto* pages = static_cast<const ngx_http_err_page_t*>(core->error_pages->elts);
+    for (ngx_uint_t index = 0; index < core->error_pages->nelts; ++index) {
+        if (pages[index].status == status) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void observe_refusal(ngx_http_request_t* r, const RequestRecord& record) {

@@ -20,4 +20,7 @@ bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexce
 // The status that the client gets: billing_codes, else the default.
 int status_of(const ngx_http_request_t* r, Reason reason) noexcept;
 
+// An operator's error_page for this status takes the place of our body.
+bool has_error_page(ngx_http_request_t* r, int status) noexcept;
+
 } // namespace billing

@@ -3,6 +3,9 @@
 
 #include "nginx/ngx.hpp"
 
+#include <optional>
+#include <string>
+
 namespace billing {
 
 // The directive's word; 0 is its name.
@@ -17,6 +20,20 @@ inline char* fail(ngx_conf_t* cf, const std::string& what) {
 }
 
 inline char* duplicate() noexcept { return const_cast<char*>("is duplicate"); }
+
+// One of two words: true for `yes`.
+inline char* choose(ngx_conf_t* cf, std::optional<bool>& choice, std::string_view yes, std::string_view no) {
+    if (choice) {
+        return duplicate();
+    }
+    const auto text = word(cf, 1);
+    if (text != yes && text != no) {
+        return fail(cf, "invalid value \"" + std::string{text} + "\"; write " + std::string{yes} + " or " +
+                            std::string{no});
+    }
+    choice = text == yes;
+    return NGX_CONF_OK;
+}
 
 // A text with variables, to be evaluated for each request. Null: nginx has said why.
 inline ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {

@@ -9,7 +9,7 @@ is $host->get('/f/x', @demo)->status, 403, 'the first catalog decides';
 
 my $large = $world->sample_catalog;
 push $large->{plans}{free}{features}->@*, 'svg_export';
-$large->{plans}{"plan-$_-" . 'x' x 40} = {name => 'n' x 500, rank => $_, features => [], quotas => {requests => 1}} for 10 .. 249;
+$large->{plans}{"plan-$_-" . 'x' x 40} = {name => 'n' x 500, rank => $_, features => [], quotas => {requests => 1}, rates => {chatbot => undef}} for 10 .. 249;
 $world->apply_catalog($large);
 $host->wait_log(qr/\[error\].*the catalog has \d+ bytes, more than the 131072 that hosts can hold; merge plans or features and apply it again/);
 is $host->get('/f/x', @demo)->status, 403, 'the one before it goes on deciding';

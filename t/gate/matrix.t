@@ -49,6 +49,9 @@ gone, a reset of its stream     | has   | gone_reset      | /hand/x             
 # --- caches: who is refused gets nothing out of them, who is not pays for what he gets ---
 cache, a hit                    | has   | primed | /cached/x                       | 200 allow 1 HIT   | 200 allow 1 HIT   | 200 - 0 - | 200 allow 1 -
 cache, a hit                    | spent | primed | /cached/x                       | 402 deny 0 -      | 402 deny 0 -      | 200 - 0 - | 402 deny 0 -
+cache, a hit that is free       | has   | primed | /free-hits/x                    | 200 allow 0 HIT   | 200 allow 0 HIT   | 200 - 0 - | .
+cache, a hit that is free       | spent | primed | /free-hits/x                    | 402 deny 0 -      | 402 deny 0 -      | 200 - 0 - | .
+cache, a miss beside free hits  | has   | plain  | /free-hits/%c                   | 200 allow 1 MISS  | 200 allow 1 MISS  | 200 - 0 - | .
 cache, a miss                   | has   | plain  | /cached/%c                      | 200 allow 1 MISS  | 200 allow 1 MISS  | 200 - 0 - | 200 allow 1 -
 cache, a part of a hit          | has   | primed | /cached/part + Range: bytes=0-1 | 206 allow 1 HIT   | 206 allow 1 HIT   | .         | .
 cache, an error that is kept    | has   | primed | /cached/404                     | 404 allow 0 HIT   | 404 allow 0 HIT   | 404 - 0 - | 404 allow 0 -
@@ -247,12 +250,13 @@ my $locations = <<'END';
     location /dead/ { proxy_pass http://127.0.0.1:1; }
     location /mute/ { proxy_read_timeout 50ms; proxy_pass http://127.0.0.1:%%PORT_mute%%; }
     location /hand/ { proxy_buffering off; proxy_pass http://127.0.0.1:%%PORT_hand%%; }
-    location /stream/ { proxy_buffering off; proxy_pass http://127.0.0.1:%%PORT_hand%%; }
+    location /stream/ { proxy_buffering off; lingering_close off; proxy_pass http://127.0.0.1:%%PORT_hand%%; }
     location /patient/ { proxy_ignore_client_abort on; proxy_pass http://127.0.0.1:%%PORT_hand%%; }
     location /lost/ { resolver 127.0.0.1:%%PORT_names%%; proxy_pass http://$arg_name.test; }
     location /full/ { proxy_pass http://127.0.0.1:%%PORT_full%%; }
     location /delayed/ { limit_req zone=slow burst=5; proxy_pass http://origin; }
 
+    location /free-hits/ { billing_cache_hits free; proxy_cache cache; proxy_cache_valid 200 1h; proxy_pass http://origin; }
     location /cached/ { proxy_cache cache; proxy_cache_valid 200 404 1h; proxy_force_ranges on; proxy_pass http://origin; }
     location /stale/ { proxy_cache cache; proxy_cache_use_stale updating; proxy_cache_background_update on; proxy_pass http://origin; }
     location /slice/ { slice 1k; proxy_cache cache; proxy_cache_key $uri$is_args$args$slice_range; proxy_set_header Range $slice_range; proxy_cache_valid 200 206 1h; proxy_pass http://origin; }
