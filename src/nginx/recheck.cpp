@@ -227,6 +227,8 @@ void Recheck::close(const RequestRecord& record) noexcept {
     if (!r->header_sent) { // for the log; the client has seen nothing
         r->headers_out.status = static_cast<ngx_uint_t>(status_of(r, record.decision.reason));
     }
+    ++r->count; // an upstream's cleanup ends the request too, before ours has run; nginx sets it to 1 when it
+                // terminates
     ngx_http_finalize_request(r, NGX_ERROR);
     ngx_http_run_posted_requests(connection);
 }
