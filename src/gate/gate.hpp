@@ -22,7 +22,7 @@ namespace billing {
 
 // One request, as far as the gate cares. What it points to outlives the request's coroutine.
 struct Ask {
-    std::string_view account;         // valid_account_id() holds
+    std::string_view account;         // for resolve(): valid_account_id() holds
     std::size_t rules_index = 0;      // among the rules given to the constructor
     Costs costs{};                    // one for each quota of the rules
     std::int64_t now = 0;             // unix seconds

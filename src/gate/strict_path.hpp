@@ -1,5 +1,5 @@
 // Paths that nginx and the application behind it may read differently: a location that nginx does not match could be
-// the one that the application serves. Pure; called by nginx/gate_handler under `billing_strict_path on`.
+// the one that the application serves. Pure; called by nginx/path_handler under `billing_strict_path on`.
 #pragma once
 
 #include <string_view>

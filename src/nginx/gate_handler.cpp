@@ -69,12 +69,11 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
     if (ask.account.empty()) {
         return Reason::no_account;
     }
-    if (!valid_account_id(ask.account)) {
-        return Reason::invalid_account;
-    }
     record.account = ask.account;
-    return conf.rules->variable_costs.empty() || r->background != 0 ? Reason::allowed
-                                                                    : read_costs(r, *conf.rules, ask.costs);
+    if (conf.rules->variable_costs.empty() || r->background != 0) {
+        return Reason::allowed;
+    }
+    return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs) : Reason::invalid_account;
 }
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
@@ -122,6 +121,15 @@ bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
            record.waiting == nullptr;
 }
 
+// Shared memory cannot tell. Only here an account is looked at for what an id may be: one that was found is one.
+ngx_int_t ask_further(ngx_http_request_t* r, RequestRecord& record, const Ask& ask, Charge& charge) {
+    if (!valid_account_id(ask.account)) {
+        record.decision.reason = Reason::invalid_account;
+        return NGX_OK;
+    }
+    return begin_waiting(r, record, ask, charge);
+}
+
 ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* record) {
     if (record != nullptr && record->waiting != nullptr) {
         if (!record->waiting->over()) {
@@ -148,10 +156,13 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     }
     record->decision.reason = read_request(r, conf, *record, ask);
     if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
-        const ngx_int_t begun = begin_waiting(r, *record, ask, payer->charge);
+        const ngx_int_t begun = ask_further(r, *record, ask, payer->charge);
         if (begun != NGX_OK) {
             return begun;
         }
+    }
+    if (record->decision.reason == Reason::invalid_account) {
+        record->account = {}; // never in a log line or a field
     }
     return conclude(r, *record);
 }

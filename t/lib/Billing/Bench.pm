@@ -148,19 +148,25 @@ sub finish($self) {
 # --- instructions ---
 
 # By variant: the instructions of one warm request, in the least of $rounds interleaved rounds of a request for each of $some accounts:
-# what disturbs a round only adds to it. A host must hold more tokens of an account than there are rounds.
+# what disturbs a round only adds to it. A host must hold more tokens of an account than there are rounds. Two counts: all that the
+# worker executes, and what it executes in the phases of a request and at its end. The first holds how many times the worker woke up for
+# it, which the machine's pace changes by some instructions; the second repeats exactly, and has all of a handler that only decides.
 sub instructions($self, $some, $rounds) {
     my ($host, $worker) = $self->count($some, $rounds);
-    my $part = 2 * $self->{variants}->@*;    # those of the warm-up
-    my %least;
-    for (1 .. $rounds) {
-        for my $name ((map { $_->{name} } $self->{variants}->@*), 'idle') {
-            my $all = total_of($host->directory . "/reports/callgrind.$worker." . ++$part);
-            $least{$name} = min($all, $least{$name} // $all);
+    my @parts = (2 * $self->{variants}->@*) x 2;    # those of the warm-up
+    return map {
+        my $count = $_;
+        my $part = shift @parts;
+        my %least;
+        for (1 .. $rounds) {
+            for my $name ((map { $_->{name} } $self->{variants}->@*), 'idle') {
+                my $all = $count->($host->directory . "/reports/callgrind.$worker." . ++$part);
+                $least{$name} = min($all, $least{$name} // $all);
+            }
         }
-    }
-    my $idle = delete $least{idle};
-    return map { $_ => ($least{$_} - $idle) / $some } keys %least;
+        my $idle = delete $least{idle};
+        +{map { $_ => ($least{$_} - $idle) / $some } keys %least};
+    } \&total_of, \&phases_of;
 }
 
 # Two workers run, and the one that does the host's background work is not measured: mostly the one that started first, and its
@@ -199,6 +205,23 @@ sub drive($socket, $variant, $some) {
 }
 
 sub mark($socket) { request($socket, '/mark', 'nobody') }
+
+# A call's cost, with all that it calls, is the last number of the line behind it.
+sub phases_of($part) {
+    my (%name, $called);
+    my $sum = 0;
+    my @lines = split /\n/, slurp($part);
+    while (defined(my $line = shift @lines)) {
+        if (my ($calls, $id, $name) = $line =~ /^(c?)fn=\((\d+)\)(?: (.*))?$/) {
+            $name{$id} = $name if defined $name;
+            $called = $id if $calls;
+        } elsif ($line =~ /^calls=/) {
+            my ($cost) = (shift @lines) =~ /(\d+)$/;
+            $sum += $cost if $name{$called} =~ /^ngx_http_(?:core_run_phases|free_request)$/;
+        }
+    }
+    return $sum || die "callgrind has not seen a request's phases in $part\n";
+}
 
 sub total_of($part) {
     slurp($part) =~ /^(?:summary|totals): (\d+)/m or die "callgrind wrote nothing into $part\n";
