@@ -136,7 +136,7 @@ subtest 'two hosts' => sub {
     my @delays = delays(@seen);
     note sprintf 'E3: from commit to the first answer that knows it: median %.0f ms, 99th of 100 %.0f ms, longest %.0f ms, of %d',
         map({ 1000 * $delays[$_] } $#delays / 2, 0.99 * $#delays, -1), scalar @delays;
-    cmp_ok $delays[$#delays / 2], '<', patience(), 'S5, E3: well under a second';
+    cmp_ok $delays[$#delays / 2], '<', 0.25 * patience(), 'S5, E3: well under a second';
     cmp_ok $delays[-1], '<', 2 * patience(), 'E3: and never longer than two';
 
     my %ways = (
@@ -245,7 +245,7 @@ subtest 'S9: one host, no Redis' => sub {
     went_forward('in calm', $seen, $observer);
     my @delays = delays($seen);
     note sprintf 'E3: from commit to the first answer that knows it: median %.0f ms, longest %.0f ms, of %d', map({ 1000 * $delays[$_] } $#delays / 2, -1), scalar @delays;
-    cmp_ok $delays[$#delays / 2], '<', patience(), 'S5, E3: well under a second';
+    cmp_ok $delays[$#delays / 2], '<', 0.25 * patience(), 'S5, E3: well under a second';
     my %ways = (
         'the host reloads' => sub { $host->reload },
         'a worker is killed' => sub { $host->kill9_worker(0) },

@@ -47,7 +47,7 @@ sub within_a_second($world, $what, $wanted, $key) {
     my $began = time;
     my $done = everywhere($world, $what, $wanted, $key);
     my $took = time - $began;
-    ok $done && $took < 2 * Billing::Process::patience(), sprintf '%s: %s everywhere within two seconds (took %.3f s)', $what, $wanted, $took;
+    ok $done && $took < 1 * Billing::Process::patience(), sprintf '%s: %s everywhere within a second (took %.3f s)', $what, $wanted, $took;
     return;
 }
 

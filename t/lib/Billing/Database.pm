@@ -101,6 +101,17 @@ sub psql {
     return $text;
 }
 
+# What $work returns. As a host does, it asks again as long as a lock is not to be had within the functions' own lock_timeout.
+sub until_unlocked {
+    my ($class, $dbh, $work) = @_;
+    my ($until, $in_transaction) = (time + 60, !$dbh->{AutoCommit});
+    while (1) {
+        my $got = eval { $work->() };
+        return $got if defined $got || $dbh->state ne '55P03' || time > $until;
+        $dbh->rollback, $dbh->begin_work if $in_transaction;
+    }
+}
+
 # A standby of this server, streaming from it, in a directory of its own.
 sub standby {
     my ($self) = @_;

@@ -44,7 +44,7 @@ sub within_a_second($world, $what, $wanted, $method, $path, %headers) {
     };
     my $took = time - $began;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    Test::More::ok($done && $took < 2 * patience(), sprintf '%s: %s everywhere within two seconds (took %.3f s)', $what, $wanted, $took)
+    Test::More::ok($done && $took < 1 * patience(), sprintf '%s: %s everywhere within a second (took %.3f s)', $what, $wanted, $took)
         or Test::More::diag(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
     return;
 }
