@@ -375,7 +375,7 @@ subtest 'kill -9 of PostgreSQL right after the 200' => sub {
 
 subtest 'canceled in the portal' => sub {
     my ($subscription) = grep { $_->{metadata}{account} eq 'demo' } $stripe->all('subscription');
-    my $url = post_json($portal, {}, @demo)->json->{url};
+    my $url = wait_for(sub { post_json($portal, {}, @demo)->json->{url} }, 10, 'the portal, of a worker that has PostgreSQL again');
     is $stripe->press($url, do => 'cancel', subscription => $subscription->{id})->status, 303, 'the customer cancels';
     settled();
     ok +($world->sql(q{SELECT cancel_at FROM billing.accounts WHERE external_id = 'demo'}))[0]{cancel_at}, 'AC-23: the end is known';
