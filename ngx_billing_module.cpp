@@ -3,6 +3,7 @@
 // ours to endpoint_handler and from there to src/endpoints/; what works without a request begins in init_process.
 #include "nginx/ngx.hpp"
 
+#include "nginx/checkout_directives.hpp"
 #include "nginx/conf.hpp"
 #include "nginx/conf_warnings.hpp"
 #include "nginx/directives.hpp"
@@ -13,6 +14,7 @@
 #include "nginx/key_handler.hpp"
 #include "nginx/own_fields.hpp"
 #include "nginx/path_handler.hpp"
+#include "nginx/stripe_directives.hpp"
 #include "nginx/variables.hpp"
 #include "nginx/worker.hpp"
 
@@ -47,8 +49,10 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_catalog"), NGX_CONF_TAKE1, set_catalog), // FILE: what is for sale
     http_directive(ngx_string("billing_stripe"), NGX_CONF_TAKE123, set_stripe), // key=SETTING [api=URL] [version=V]
     http_directive(ngx_string("billing_payment_failed"), NGX_CONF_TAKE12,
-                   set_payment_failed),                                   // grace | maintenance [TIME]
-    http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs), // on | off: the work for all hosts
+                   set_payment_failed),                                           // grace | maintenance [TIME]
+    http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs),         // on | off: the work for all hosts
+    http_directive(ngx_string("billing_dev_mode"), NGX_CONF_TAKE1, set_dev_mode), // on | off: billing_upgrade may be
+    http_directive(ngx_string("billing_metadata"), NGX_CONF_1MORE, set_metadata), // WHAT=NAME... of our metadata there
 
     // http, server, location
     level_directive(ngx_string("billing"), NGX_CONF_TAKE1, set_mode), // on | off | observe
@@ -82,11 +86,20 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_public_url"), NGX_CONF_TAKE1, set_public_url),   // URL of the pages
     level_directive(ngx_string("billing_success_url"), NGX_CONF_TAKE1, set_success_url), // URL | PATH after paying
     level_directive(ngx_string("billing_cancel_url"), NGX_CONF_TAKE1, set_cancel_url),   // URL | PATH after not paying
+    level_directive(ngx_string("billing_return_urls"), NGX_CONF_1MORE, set_return_urls), // URL... that clients may name
     level_directive(ngx_string("billing_webhook_secret"), NGX_CONF_1MORE, set_webhook_secret), // SETTING...
 
+    // how a checkout looks, and who may start one
+    level_directive(ngx_string("billing_checkout_session"), NGX_CONF_1MORE, set_checkout_session), // NAME=VALUE...
+    level_directive(ngx_string("billing_customer"), NGX_CONF_TAKE12, set_customer), // [email=VALUE] [name=VALUE]
+    level_directive(ngx_string("billing_role"), NGX_CONF_1MORE, set_role),          // VALUE [ROLE...]
+    level_directive(ngx_string("billing_subject"), NGX_CONF_1MORE, set_subject),    // VALUE [ROLE...]
+
     // location: what answers itself
-    content_directive(ngx_string("billing_checkout"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_checkout), // [redirect]
-    content_directive(ngx_string("billing_portal"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_portal),     // [redirect]
+    content_directive(ngx_string("billing_checkout"), NGX_CONF_ANY, set_checkout), // [redirect] [plan=NAME]
+    content_directive(ngx_string("billing_portal"), NGX_CONF_ANY,
+                      set_portal), // [redirect] [create] [configuration=S]...
+    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade), // for development
     content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS, set_webhook),
     content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check),     // the decision, for other proxies
     content_directive(ngx_string("billing_metrics"), NGX_CONF_NOARGS, set_metrics), // for the inside

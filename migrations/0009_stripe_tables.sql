@@ -86,6 +86,7 @@ CREATE TABLE billing.checkout_sessions (
     account_id     bigint NOT NULL REFERENCES billing.accounts,
     intent_key     text COLLATE "C",
     price_id       text COLLATE "C",
+    style          text COLLATE "C", -- pages and options that it was made with
     mode           text NOT NULL CHECK (mode IN ('subscription', 'payment')),
     status         text NOT NULL CHECK (status IN ('open', 'paid', 'complete', 'expired')), -- paid: its event is on the way
     url            text,
@@ -105,6 +106,7 @@ CREATE TABLE billing.checkout_intents (
     kind       text NOT NULL CHECK (kind IN ('customer', 'subscription', 'payment')),
     intent_key text COLLATE "C" NOT NULL UNIQUE,
     price_id   text COLLATE "C",
+    style      text COLLATE "C",
     started_at billing.moment NOT NULL,
     PRIMARY KEY (account_id, kind)
 );

@@ -185,47 +185,80 @@ END $$;
 -- ---------------------------------------------------------------- checkouts
 
 -- The intent of that kind: the one that others are just pursuing, or a new one. The caller holds the account's row.
-CREATE FUNCTION billing.checkout_intent(p_account_id bigint, p_kind text, p_price text, p_now timestamptz, p_life interval)
+CREATE FUNCTION billing.checkout_intent(p_account_id bigint, p_kind text, p_price text, p_style text, p_now timestamptz,
+        p_life interval)
     RETURNS billing.checkout_intents LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
     i checkout_intents;
 BEGIN
-    INSERT INTO checkout_intents AS x (account_id, kind, intent_key, price_id, started_at)
-        VALUES (p_account_id, p_kind, p_kind || ':' || gen_random_uuid(), p_price, p_now)
-        ON CONFLICT (account_id, kind) DO UPDATE
-            SET intent_key = excluded.intent_key, price_id = excluded.price_id, started_at = excluded.started_at
-        WHERE x.price_id IS DISTINCT FROM excluded.price_id OR x.started_at <= p_now - p_life OR x.started_at > p_now + p_life;
+    INSERT INTO checkout_intents AS x (account_id, kind, intent_key, price_id, style, started_at)
+        VALUES (p_account_id, p_kind, p_kind || ':' || gen_random_uuid(), p_price, p_style, p_now)
+        ON CONFLICT (account_id, kind) DO UPDATE SET intent_key = excluded.intent_key, price_id = excluded.price_id,
+            style = excluded.style, started_at = excluded.started_at
+        WHERE ROW(x.price_id, x.style) IS DISTINCT FROM ROW(excluded.price_id, excluded.style)
+           OR x.started_at <= p_now - p_life OR x.started_at > p_now + p_life;
     SELECT x.* INTO i FROM checkout_intents x WHERE x.account_id = p_account_id AND x.kind = p_kind;
     RETURN i;
 END $$;
 
--- All that an endpoint needs before it calls Stripe; changes nothing that decides. One row, outcome:
+-- The intent to make the account's customer; Stripe keeps idempotency keys for a day. The caller holds the account's row.
+CREATE FUNCTION billing.customer_intent(p_account_id bigint, p_now timestamptz) RETURNS text
+    LANGUAGE sql SET search_path = billing, pg_temp AS
+$$ SELECT intent_key FROM checkout_intent(p_account_id, 'customer', NULL, NULL, p_now, '23 hours') $$;
+
+-- The account, locked; of email and name those are stored that it does not have yet ('' counts as none), so that all who
+-- make its customer make the same one.
+CREATE FUNCTION billing.account_contact(p_account text, p_email text, p_name text) RETURNS billing.accounts
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    a accounts;
+BEGIN
+    SELECT x.* INTO a FROM accounts x WHERE x.external_id = p_account AND x.deleted_at IS NULL FOR NO KEY UPDATE;
+    IF FOUND AND a.stripe_customer_id IS NULL AND (a.email IS NULL AND p_email <> '' OR a.name IS NULL AND p_name <> '') THEN
+        UPDATE accounts x SET email = coalesce(x.email, nullif(p_email, '')), name = coalesce(x.name, nullif(p_name, ''))
+            WHERE x.id = a.id RETURNING x.* INTO a;
+    END IF;
+    RETURN a;
+END $$;
+
+-- For a portal that makes customers: as checkout_begin, without anything to buy. No row: unknown account.
+CREATE FUNCTION billing.customer_begin(p_account text, p_email text, p_name text)
+    RETURNS TABLE (customer text, email text, name text, customer_intent text)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
+    SET lock_timeout = '1s' AS $$
+DECLARE
+    a accounts := account_contact(p_account, p_email, p_name);
+BEGIN
+    IF a.id IS NOT NULL THEN
+        RETURN QUERY SELECT a.stripe_customer_id, a.email, a.name,
+            CASE WHEN a.stripe_customer_id IS NULL THEN customer_intent(a.id, clock_timestamp()) END;
+    END IF;
+END $$;
+
+-- All that an endpoint needs before it calls Stripe; changes nothing that decides. p_style: names what goes into the session
+-- besides the price, its pages and options. One row, outcome:
 --   'unknown_account' | 'unknown_price'
 --   'subscribed'  a subscription that is not over stands in the way; plan and status are the account's
 --   'paid'        a checkout has been paid and its event is on the way, for as long as Stripe sends events again
---   'reuse'       session and url: the open one for the same price
---   'replace'     session: an open one for another price. Expire it at Stripe, call checkout_closed, then go on as 'create'
+--   'reuse'       session and url: the open one for the same price and style
+--   'replace'     session: another open one. Expire it at Stripe, call checkout_closed, then go on as 'create'
 --   'create'      make the session under the idempotency key intent, the same for all who ask at the same time, and call
---                 checkout_opened. Whatever goes into the request must follow from this row or into the key; started
---                 (unix seconds) is there so that expires_at can.
--- customer NULL: make one first under customer_intent, and call customer_link.
-CREATE FUNCTION billing.checkout_begin(p_account text, p_price text, p_now timestamptz DEFAULT clock_timestamp())
+--                 checkout_opened. Whatever goes into the request must follow from this row or into the key
+-- customer NULL: make one first under customer_intent, and call customer_link. first: there was never a subscription.
+CREATE FUNCTION billing.checkout_begin(p_account text, p_price text, p_style text DEFAULT NULL, p_email text DEFAULT NULL,
+        p_name text DEFAULT NULL, p_now timestamptz DEFAULT clock_timestamp())
     RETURNS TABLE (outcome text, account_id bigint, customer text, email text, name text, mode text, plan text, credit text,
-                   quantity bigint, session text, url text, intent text, started bigint, customer_intent text,
+                   quantity bigint, session text, url text, intent text, customer_intent text, first boolean,
                    current_plan text, current_status text)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off
     SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
-    -- Stripe keeps idempotency keys for a day; a session made longer ago may be over.
-    k_customer CONSTANT interval := '23 hours';
-    k_session  CONSTANT interval := '10 minutes';
-    a accounts;
+    k_session CONSTANT interval := '10 minutes'; -- a session made longer ago may be over
+    a accounts := account_contact(p_account, p_email, p_name);
     c checkout_sessions;
-    i checkout_intents;
 BEGIN
-    SELECT x.* INTO a FROM accounts x WHERE x.external_id = p_account AND x.deleted_at IS NULL FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    IF a.id IS NULL THEN
         outcome := 'unknown_account';
         RETURN NEXT;
         RETURN;
@@ -235,6 +268,7 @@ BEGIN
     email := a.email;
     name := a.name;
     current_status := a.status;
+    first := NOT EXISTS (SELECT FROM subscriptions s WHERE s.account_id = a.id);
     SELECT p.plan_key INTO current_plan FROM plans p WHERE p.plan_no = a.plan_no;
     SELECT r.outcome, r.mode, r.plan, r.credit, r.quantity INTO outcome, mode, plan, credit, quantity
         FROM resolve_price(p_price, NULL, NULL) r WHERE r.price_id = p_price;
@@ -262,7 +296,7 @@ BEGIN
         SELECT x.* INTO c FROM checkout_sessions x
             WHERE x.account_id = a.id AND x.status = 'open' AND x.mode = 'subscription';
         session := c.session_id;
-        IF c.price_id = p_price AND c.expires_at > p_now + interval '1 minute' THEN
+        IF c.price_id = p_price AND c.style IS NOT DISTINCT FROM p_style AND c.expires_at > p_now + interval '1 minute' THEN
             outcome := 'reuse';
             url := c.url;
             RETURN NEXT;
@@ -271,12 +305,9 @@ BEGIN
             outcome := 'replace';
         END IF;
     END IF;
-    i := checkout_intent(a.id, mode, p_price, p_now, k_session);
-    intent := i.intent_key;
-    started := unix(i.started_at);
+    SELECT i.intent_key INTO intent FROM checkout_intent(a.id, mode, p_price, p_style, p_now, k_session) i;
     IF customer IS NULL THEN
-        i := checkout_intent(a.id, 'customer', NULL, p_now, k_customer);
-        customer_intent := i.intent_key;
+        customer_intent := customer_intent(a.id, p_now);
     END IF;
     RETURN NEXT;
 END $$;
@@ -305,8 +336,8 @@ BEGIN
             WHERE c.account_id = v_id AND c.mode = 'subscription' AND c.status = 'open') THEN
         RETURN 'superseded';
     END IF;
-    INSERT INTO checkout_sessions (session_id, account_id, intent_key, price_id, mode, status, url, expires_at)
-        VALUES (p_session, v_id, p_intent, i.price_id, i.kind, 'open', p_url,
+    INSERT INTO checkout_sessions (session_id, account_id, intent_key, price_id, style, mode, status, url, expires_at)
+        VALUES (p_session, v_id, p_intent, i.price_id, i.style, i.kind, 'open', p_url,
                 coalesce(to_timestamp(p_expires), clock_timestamp() + interval '1 day'));
     DELETE FROM checkout_intents x WHERE x.account_id = v_id AND x.intent_key = p_intent;
     RETURN 'open';
@@ -337,7 +368,8 @@ GRANT EXECUTE ON FUNCTION
     billing.customer_unlink(text, text),
     billing.customer_of(text),
     billing.resolve_price(text, text, boolean),
-    billing.checkout_begin(text, text, timestamptz),
+    billing.customer_begin(text, text, text),
+    billing.checkout_begin(text, text, text, text, text, timestamptz),
     billing.checkout_opened(text, text, text, text, bigint),
     billing.checkout_failed(text),
     billing.checkout_closed(text, text)

@@ -1,14 +1,13 @@
 #include "endpoints/checkout.hpp"
 
 #include "domain/json.hpp"
-#include "endpoints/input.hpp"
+#include "endpoints/admission.hpp"
+#include "endpoints/checkout_form.hpp"
+#include "endpoints/customer.hpp"
 #include "endpoints/portal.hpp"
 #include "endpoints/stripe_answer.hpp"
 #include "stripe/objects.hpp"
 
-#include <openssl/sha.h>
-
-#include <array>
 #include <optional>
 #include <utility>
 
@@ -21,47 +20,6 @@ constexpr int k_rounds = 6;
 
 // All calls to Stripe together.
 constexpr std::int64_t k_patience_ms = 12'000;
-
-// The same intent with another form (another location, another configuration during a reload) is another call: Stripe
-// refuses a key that comes with other parameters.
-std::string idempotency_key(const std::string& intent, const Form& form) {
-    std::array<unsigned char, SHA256_DIGEST_LENGTH> digest{};
-    const auto& text = form.text();
-    SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
-    std::uint64_t start = 0;
-    for (std::size_t index = 0; index < sizeof start; ++index) {
-        start = start << 8 | digest[index];
-    }
-    return intent + ":" + to_hex16(start);
-}
-
-void add_metadata(Form& form, const std::string& parent, const std::string& account, const CheckoutStart& start) {
-    form.add(parent, "account", account);
-    if (!start.plan.empty()) {
-        form.add(parent, "plan", start.plan);
-    }
-    if (!start.credit.empty()) {
-        form.add(parent, "credit", start.credit);
-        form.add(parent, "creditQty", std::to_string(start.quantity));
-    }
-}
-
-// All of it follows from what is stored and configured, so that who comes again with the same intent sends the same.
-Form session_form(const std::string& account, const std::string& price, const CheckoutStart& start,
-                  const EndpointSettings& settings) {
-    Form form;
-    form.add("mode", start.mode).add("customer", start.customer).add("client_reference_id", account);
-    form.add("line_items[0][price]", price).add("line_items[0][quantity]", 1);
-    form.add("success_url", settings.success_url).add("cancel_url", settings.cancel_url);
-    add_metadata(form, "metadata", account, start);
-    form.add("metadata", "price", price);
-    form.add("metadata", "quantity", "1");
-    add_metadata(form, start.mode == "payment" ? "payment_intent_data[metadata]" : "subscription_data[metadata]",
-                 account, start);
-    return form;
-}
-
-Response unavailable() { return try_later("BILLING_UNAVAILABLE", "The account's state cannot be read at the moment"); }
 
 Response busy() { return try_later("CHECKOUT_BUSY", "Other checkouts of this account are being started; try again"); }
 
@@ -82,20 +40,21 @@ Response not_for_sale(PriceAnswer::Outcome outcome) {
 // One client's way to one session.
 class Checkout {
 public:
-    Checkout(std::string account, std::string price, bool redirect, Services& services,
+    Checkout(const Request& request, std::string price, CheckoutStyle style, Services& services,
              const EndpointSettings& settings)
-        : account_(std::move(account)), price_(std::move(price)), redirect_(redirect), services_(services),
-          settings_(settings), until_ms_(services.reactor.now_ms() + k_patience_ms) {}
+        : account_(request.account), price_(std::move(price)), contact_{request.email, request.name},
+          style_(std::move(style)), style_name_(digest_of(style_)), redirect_(settings.redirect || request.is_form()),
+          services_(services), settings_(settings), until_ms_(services.reactor.now_ms() + k_patience_ms) {}
 
     Task<Response> run() {
         for (int round = 0; round < k_rounds; ++round) {
-            start_ = co_await services_.checkouts.begin(account_, price_);
+            start_ = co_await services_.checkouts.begin(account_, price_, style_name_, contact_);
             if (start_.outcome == CheckoutStart::Outcome::unknown_account && settings_.create_accounts) {
                 Fetched fetched = co_await services_.accounts.fetch(account_, AccountStore::Mode::create);
                 if (fetched == Fetched::unavailable) {
-                    co_return unavailable();
+                    co_return state_unavailable();
                 }
-                start_ = co_await services_.checkouts.begin(account_, price_);
+                start_ = co_await services_.checkouts.begin(account_, price_, style_name_, contact_);
             }
             std::optional<Response> response = co_await go_on();
             if (response) {
@@ -110,7 +69,7 @@ private:
     Task<std::optional<Response>> go_on() {
         switch (start_.outcome) {
         case CheckoutStart::Outcome::unavailable:
-            co_return unavailable();
+            co_return state_unavailable();
         case CheckoutStart::Outcome::unknown_account:
             co_return problem(403, "UNKNOWN_ACCOUNT", "Unknown account", "This account is not known here");
         case CheckoutStart::Outcome::unknown_price:
@@ -132,17 +91,20 @@ private:
             break;
         }
         if (start_.customer.empty()) {
-            std::optional<Response> refusal = co_await make_customer();
-            if (refusal) {
-                co_return refusal;
+            // Linked before the session is made: whatever the session brings then finds its account.
+            MadeCustomer made =
+                co_await make_customer(account_, start_.customer_plan, style_.metadata.account, services_, until_ms_);
+            if (made.refusal) {
+                co_return made.refusal;
             }
+            start_.customer = std::move(made.id);
         }
         co_return co_await make_session();
     }
 
     Task<Response> send_to_portal() {
         if (redirect_) {
-            co_return co_await open_portal(account_, services_, settings_, true);
+            co_return co_await open_portal(start_.customer, style_.pages.back, services_, settings_, true);
         }
         const Json body = problem_members(409, "ALREADY_SUBSCRIBED", "Already subscribed",
                                           "This account has a subscription; change it in the portal");
@@ -154,41 +116,15 @@ private:
         co_return problem_response(409, body.get());
     }
 
-    // Linked before the session is made: whatever the session brings then finds its account.
-    Task<std::optional<Response>> make_customer() {
-        Form form;
-        if (!start_.email.empty()) {
-            form.add("email", start_.email);
-        }
-        if (!start_.name.empty()) {
-            form.add("name", start_.name);
-        }
-        form.add("metadata", "account", account_);
-        const std::string key = idempotency_key(start_.customer_intent, form);
-        StripeReply reply = co_await services_.stripe.post("/v1/customers", std::move(form), key, until_ms_);
-        if (!reply) {
-            co_return co_await give_up(start_.customer_intent, reply);
-        }
-        const auto customer = read_customer(reply.json.get());
-        if (!customer) {
-            co_return stripe_problem(refused_reply(Refusal::unreadable));
-        }
-        start_.customer = co_await services_.checkouts.link_customer(account_, customer.value().id);
-        if (start_.customer.empty()) {
-            co_return unavailable();
-        }
-        co_return std::nullopt;
-    }
-
     Task<std::optional<Response>> make_session() {
-        Form form = session_form(account_, price_, start_, settings_);
+        Form form = session_form(account_, price_, start_, style_);
         const std::string key = idempotency_key(start_.intent, form);
         StripeReply reply = co_await services_.stripe.post("/v1/checkout/sessions", std::move(form), key, until_ms_);
         if (reply.refusal == Refusal::missing_customer) {
             co_return co_await drop_customer(reply);
         }
         if (!reply) {
-            co_return co_await give_up(start_.intent, reply);
+            co_return co_await give_up(start_.intent, reply, services_);
         }
         if (reply.replayed) { // as it was when it was made; what is it now?
             const auto made = read_checkout(reply.json.get());
@@ -214,14 +150,14 @@ private:
         if (unlinked == Unlinked::gone) {
             co_return std::nullopt;
         }
-        co_return unlinked == Unlinked::live ? stripe_problem(reply) : unavailable();
+        co_return unlinked == Unlinked::live ? stripe_problem(reply) : state_unavailable();
     }
 
     Task<std::optional<Response>> store(const StripeCheckout& session) {
         SessionStored stored = co_await services_.checkouts.opened(account_, start_.intent, session.id, session.url,
                                                                    session.expires_at.value_or(0));
         if (stored == SessionStored::unavailable) { // nobody has seen it; the same intent will bring it again
-            co_return unavailable();
+            co_return state_unavailable();
         }
         if (stored == SessionStored::superseded) {
             co_return co_await expire(session.id);
@@ -266,17 +202,11 @@ private:
         co_return std::nullopt;
     }
 
-    // What Stripe has definitely refused, or keeps as the answer to this key, would only come again under it.
-    Task<std::optional<Response>> give_up(std::string intent, const StripeReply& reply) {
-        const Response response = stripe_problem(reply);
-        if (reply.replayed || (reply.kind == ReplyKind::refused && !reply.uncertain)) {
-            co_await services_.checkouts.failed(std::move(intent));
-        }
-        co_return response;
-    }
-
     std::string account_;
     std::string price_;
+    Contact contact_;
+    CheckoutStyle style_;
+    std::string style_name_;
     bool redirect_;
     Services& services_;
     const EndpointSettings& settings_;
@@ -290,21 +220,19 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     if (!services.stripe.configured()) {
         co_return not_configured();
     }
-    if (request.account.empty()) {
-        co_return no_account();
+    Admission admission = co_await admit(request, services, settings);
+    if (admission.refusal) {
+        co_return *admission.refusal;
     }
-    if (is_cross_site(request, settings.public_url)) {
-        co_return cross_site();
+    const Input& input = admission.input;
+    std::string name{input.text({"plan", "tier", "planKey", "priceId"})};
+    if (name.empty()) {
+        name = settings.default_plan;
     }
-    const auto input = Input::read(request);
-    if (!input) {
-        co_return problem(400, "INVALID_BODY", "Invalid request", input.error());
-    }
-    const std::string name{input.value().text({"plan", "tier", "planKey", "priceId"})};
-    const std::string interval{input.value().text({"interval"})};
+    const std::string interval{input.text({"interval"})};
     PriceAnswer price = co_await services.checkouts.resolve_price(name, interval, services.livemode);
     if (price.outcome == PriceAnswer::Outcome::unavailable) {
-        co_return unavailable();
+        co_return state_unavailable();
     }
     if (price.outcome != PriceAnswer::Outcome::ok) {
         co_return not_for_sale(price.outcome);
@@ -313,7 +241,9 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     if (!turn) {
         co_return busy();
     }
-    Checkout way{request.account, price.price, settings.redirect || request.is_form(), services, settings};
+    ReturnPages pages = return_pages(input.text({"returnUrl"}), request.origin, settings.pages);
+    CheckoutStyle style{settings.checkout, settings.metadata, std::move(pages)};
+    Checkout way{request, price.price, std::move(style), services, settings};
     co_return co_await way.run();
 }
 

@@ -56,9 +56,15 @@ Response cross_site() {
     return problem(403, "CROSS_SITE", "Cross-site request", "A page of another site cannot start this");
 }
 
+Response not_found() { return problem(404, "NOT_FOUND", "Not found", "Nothing is served here"); }
+
 Response not_configured() {
     return problem(503, "BILLING_NOT_CONFIGURED", "billing not configured",
                    "This server has no connection to a payment provider");
+}
+
+Response state_unavailable() {
+    return try_later("BILLING_UNAVAILABLE", "The account's state cannot be read at the moment");
 }
 
 Response try_later(std::string_view code, std::string_view detail, std::int64_t seconds) {

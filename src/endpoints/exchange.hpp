@@ -10,16 +10,23 @@
 
 namespace billing {
 
-// Texts are "" where the client sent none. All of it is what the client chose, but for the account.
+// Texts are "" where the client sent none. All of it is what the client chose, but for what
+// the operator's variables say of it: account, subject, role, email, name.
 struct Request {
     std::string method;
-    std::string account;      // who asks, as the operator's billing_account has it; a valid id, or "" for nobody
+    std::string account; // who asks, as the operator's billing_account has it; a valid id, or "" for nobody
+    std::string subject; // which person, as billing_subject has it
+    std::string role;    // what that person is in the account, as billing_role has it
+    std::string email;   // as billing_customer has them
+    std::string name;
     std::string content_type; // without parameters, in lower case
     std::string query;        // as it came
     std::string body;
     std::string origin;     // Origin
     std::string fetch_site; // Sec-Fetch-Site
     std::string signature;  // Stripe-Signature
+
+    bool is_local = false; // from this machine
 
     // What an HTML form sends; its sender wants to be led on, not to read JSON.
     bool is_form() const noexcept { return content_type == "application/x-www-form-urlencoded"; }
@@ -53,7 +60,9 @@ Response see_other(std::string url);
 // What several endpoints answer.
 Response no_account();
 Response cross_site();
+Response not_found();
 Response not_configured();
+Response state_unavailable();
 Response try_later(std::string_view code, std::string_view detail, std::int64_t seconds = 1);
 // 405; `allow` as in the field Allow.
 Response wrong_method(const char* allow);

@@ -122,16 +122,4 @@ std::string_view Input::text(std::initializer_list<std::string_view> names) cons
     return {};
 }
 
-bool is_cross_site(const Request& request, std::string_view public_url) noexcept {
-    if (request.content_type == "application/json" || request.fetch_site == "same-origin" ||
-        request.fetch_site == "none") {
-        return false;
-    }
-    if (request.origin.empty()) {
-        return !request.fetch_site.empty();
-    }
-    const bool ours = public_url.starts_with(request.origin);
-    return !ours || (public_url.size() > request.origin.size() && public_url[request.origin.size()] != '/');
-}
-
 } // namespace billing

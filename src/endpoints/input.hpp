@@ -25,9 +25,4 @@ private:
     std::vector<std::pair<std::string, std::string>> members_;
 };
 
-// A page of another site may make a browser send a form with the user's cookies, but not JSON: that takes the
-// operator's permission (CORS). So whatever is not JSON has to come from a page of our own; a client that is no browser
-// says nothing about where it comes from. `public_url`: where our pages are, as https://app.example.com/base.
-bool is_cross_site(const Request& request, std::string_view public_url) noexcept;
-
 } // namespace billing

@@ -8,11 +8,13 @@
 
 namespace billing {
 
-// POST. 200 {"url"}, or 303; 401, 403 (a page of another site), 404 for an account without a customer, 503 and 502 for
-// Stripe's part.
+// POST {returnUrl}. 200 {"url"}, or 303; 401, 403 (see admission.hpp), 404 for an account without a customer where none
+// is made, 503 and 502 for Stripe's part.
 Task<Response> portal(Request request, Services& services, const EndpointSettings& settings);
 
-// The same for who has been let in already. `redirect`: 303.
-Task<Response> open_portal(std::string account, Services& services, const EndpointSettings& settings, bool redirect);
+// The same for who has been let in already, and for a customer that may be gone: then 404. `back`: where its way out
+// leads. `redirect`: 303.
+Task<Response> open_portal(std::string customer, std::string back, Services& services, const EndpointSettings& settings,
+                           bool redirect);
 
 } // namespace billing

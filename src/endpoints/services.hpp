@@ -6,6 +6,8 @@
 #include "async/reactor.hpp"
 #include "async/turns.hpp"
 #include "drivers/stripe_api.hpp"
+#include "endpoints/checkout_form.hpp"
+#include "endpoints/own_pages.hpp"
 #include "state/account_store.hpp"
 #include "state/checkout_store.hpp"
 #include "state/event_inbox.hpp"
@@ -34,13 +36,18 @@ struct Services {
 };
 
 struct EndpointSettings {
-    std::string public_url;  // of our pages, as https://app.example.com, without a slash at its end
-    std::string success_url; // whole; may hold {CHECKOUT_SESSION_ID}
-    std::string cancel_url;
-    std::string portal_url;           // of the location that has billing_portal; "" if there is none
-    bool redirect = false;            // 303 for everybody, not only for forms
-    bool create_accounts = true;      // for who has never been here
-    std::vector<std::string> secrets; // of webhooks
+    PageSettings pages;
+    CheckoutOptions checkout;
+    MetadataNames metadata;
+    std::string default_plan;           // for a checkout that names none; "": it has to
+    std::string portal_url;             // of the location that has billing_portal; "" if there is none
+    std::string portal_configuration;   // bpc_...; "": the account's default at Stripe
+    bool portal_makes_customer = false; // for who has bought nothing yet
+    bool redirect = false;              // 303 for everybody, not only for forms
+    bool create_accounts = true;        // for who has never been here
+    std::vector<std::string> roles;     // who may; empty: everybody who speaks for the account
+    bool role_of_member = false;        // from account_members, where the request has no role of its own
+    std::vector<std::string> secrets;   // of webhooks
     std::int64_t tolerance_seconds = 300;
 };
 

@@ -2,6 +2,7 @@
 
 #include "nginx/conf.hpp"
 #include "nginx/endpoint_handler.hpp"
+#include "stripe/names.hpp"
 
 namespace billing {
 
@@ -13,6 +14,8 @@ const char* name_of(EndpointKind kind) noexcept {
         return "billing_checkout";
     case EndpointKind::portal:
         return "billing_portal";
+    case EndpointKind::upgrade:
+        return "billing_upgrade";
     case EndpointKind::webhook:
         return "billing_webhook";
     case EndpointKind::metrics:
@@ -23,19 +26,53 @@ const char* name_of(EndpointKind kind) noexcept {
     return "";
 }
 
-std::string whole(const std::string& url, const std::string& base) { return url.front() == '/' ? base + url : url; }
+// Empty where nothing says what a person's role is.
+std::vector<std::string> roles_of(const EndpointConf& conf) {
+    std::vector<std::string> roles;
+    for (const auto& source : {conf.role, conf.subject}) {
+        if (source) {
+            roles.insert(roles.end(), source->roles.begin(), source->roles.end());
+        }
+    }
+    if (roles.empty() && (conf.role || conf.subject)) {
+        roles.emplace_back("owner");
+    }
+    return roles;
+}
 
 void warn(ngx_conf_t* cf, const ConfPlace& place, const char* what) {
     ngx_log_error(NGX_LOG_WARN, cf->log, 0, "billing: %s in %s:%ui", what, place.file.c_str(), place.line);
 }
 
-// Checkout and portal are asked by an account, and lead back to a page.
+// A plan for nothing: never where money is.
+char* check_upgrade(ngx_conf_t* cf, const EndpointConf& conf, const MainConf& main) {
+    if (!main.dev_mode.value_or(false)) {
+        return complain(cf, conf.place,
+                        "\"billing_upgrade\" gives plans away; write \"billing_dev_mode on;\" in http where that is "
+                        "meant, or use billing_checkout");
+    }
+    if (main.stripe && key_mode(main.stripe->key) == KeyMode::live) {
+        return complain(cf, conf.place,
+                        "\"billing_upgrade\" gives plans away, and the key of billing_stripe is a live one; remove "
+                        "either");
+    }
+    return NGX_CONF_OK;
+}
+
+// Those are asked by an account, and lead back to a page.
 char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     EndpointConf& conf = loc.endpoint;
     const std::string name = name_of(conf.kind);
     if (!loc.account.given()) {
         return complain(cf, conf.place,
                         "\"" + name + "\" needs to know who asks; write \"billing_account $variable;\" beside it");
+    }
+    conf.settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
+    conf.settings.roles = roles_of(conf);
+    conf.settings.role_of_member = conf.subject.has_value();
+    conf.settings.pages.public_url = conf.public_url.value_or("");
+    if (conf.kind == EndpointKind::upgrade) {
+        return check_upgrade(cf, conf, main);
     }
     if (!main.stripe) {
         return NGX_CONF_OK; // leads nowhere
@@ -47,14 +84,18 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
                             "https://app.example.com;\"");
     }
     EndpointSettings& settings = conf.settings;
-    settings.public_url = *conf.public_url;
-    settings.success_url =
-        whole(conf.success_url.value_or("/?checkout=success&session_id={CHECKOUT_SESSION_ID}"), settings.public_url);
-    settings.cancel_url = whole(conf.cancel_url.value_or("/?checkout=canceled"), settings.public_url);
+    settings.pages.success = conf.success_url.value_or(settings.pages.success);
+    settings.pages.cancel = conf.cancel_url.value_or(settings.pages.cancel);
+    settings.pages.back = conf.portal_return.empty() ? settings.pages.back : conf.portal_return;
+    settings.pages.allowed_urls = conf.return_urls.value_or(settings.pages.allowed_urls);
+    settings.checkout = conf.checkout.value_or(settings.checkout);
+    settings.metadata = main.metadata.value_or(settings.metadata);
+    settings.default_plan = conf.default_plan;
+    settings.portal_configuration = conf.portal_configuration;
+    settings.portal_makes_customer = conf.portal_makes_customer;
     const auto& paths = main.paths_of(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
-    settings.portal_url = paths.portal.empty() ? "" : settings.public_url + paths.portal;
+    settings.portal_url = paths.portal.empty() ? "" : *conf.public_url + paths.portal;
     settings.redirect = conf.redirect;
-    settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
     return NGX_CONF_OK;
 }
 
@@ -65,6 +106,10 @@ void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& par
     if (core->noname && conf.kind == EndpointKind::none && parent.kind != EndpointKind::none) {
         conf.kind = parent.kind;
         conf.redirect = parent.redirect;
+        conf.default_plan = parent.default_plan;
+        conf.portal_configuration = parent.portal_configuration;
+        conf.portal_return = parent.portal_return;
+        conf.portal_makes_customer = parent.portal_makes_customer;
         conf.place = parent.place;
         core->handler = endpoint_handler;
     }
@@ -74,6 +119,11 @@ void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent) {
     conf.public_url = conf.public_url ? conf.public_url : parent.public_url;
     conf.success_url = conf.success_url ? conf.success_url : parent.success_url;
     conf.cancel_url = conf.cancel_url ? conf.cancel_url : parent.cancel_url;
+    conf.return_urls = conf.return_urls ? conf.return_urls : parent.return_urls;
+    conf.checkout = conf.checkout ? conf.checkout : parent.checkout;
+    conf.role = conf.role ? conf.role : parent.role;
+    conf.subject = conf.subject ? conf.subject : parent.subject;
+    conf.contact = conf.contact ? conf.contact : parent.contact;
     if (conf.secrets.empty()) {
         conf.secrets = parent.secrets;
     }
@@ -84,7 +134,7 @@ char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     if (conf.kind == EndpointKind::metrics) {
         return NGX_CONF_OK;
     }
-    if (!main.stripe) {
+    if (!main.stripe && conf.kind != EndpointKind::upgrade) {
         warn(cf, conf.place, "there is no billing_stripe: this location will answer 503");
     }
     if (conf.kind != EndpointKind::webhook) {

@@ -1,5 +1,5 @@
-// What the configuration says of our own locations: checkout, portal, webhook, metrics, and where the pages around them
-// are. Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
+// What the configuration says of our own locations: checkout, portal, upgrade, webhook, metrics, and where the pages
+// around them are. Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
 #pragma once
 
 #include "nginx/ngx.hpp"
@@ -14,7 +14,7 @@
 
 namespace billing {
 
-enum class EndpointKind : std::uint8_t { none, checkout, portal, webhook, metrics };
+enum class EndpointKind : std::uint8_t { none, checkout, portal, upgrade, webhook, metrics };
 
 // Where a server's checkout and portal are; "" for none, and for those without a fixed address.
 struct EndpointPaths {
@@ -25,14 +25,36 @@ struct EndpointPaths {
 struct MainConf;
 struct LocConf;
 
+// A variable that says who a person is or what it may, and the roles that are enough.
+struct RoleSource {
+    ngx_http_complex_value_t* value = nullptr;
+    std::vector<std::string> roles;
+};
+
+// billing_customer: what a new customer at Stripe is called; null for nothing.
+struct ContactSource {
+    ngx_http_complex_value_t* email = nullptr;
+    ngx_http_complex_value_t* name = nullptr;
+};
+
 struct EndpointConf {
-    EndpointKind kind = EndpointKind::none; // not inherited, as no content handler is
-    bool redirect = false;                  // nor this
+    // The handler's own words; not inherited, as no content handler is.
+    EndpointKind kind = EndpointKind::none;
+    bool redirect = false;
+    std::string default_plan;
+    std::string portal_configuration;
+    std::string portal_return;
+    bool portal_makes_customer = false;
     ConfPlace place;
 
     std::optional<std::string> public_url; // without a slash at its end
     std::optional<std::string> success_url;
     std::optional<std::string> cancel_url;
+    std::optional<std::vector<std::string>> return_urls;
+    std::optional<CheckoutOptions> checkout;
+    std::optional<RoleSource> role;
+    std::optional<RoleSource> subject;
+    std::optional<ContactSource> contact;
     std::vector<std::string> secrets;
 
     EndpointSettings settings; // after merge, of a location that has a kind

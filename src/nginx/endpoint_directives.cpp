@@ -12,74 +12,13 @@ namespace billing {
 
 namespace {
 
-// "https://host[:port][/path]" without a user or white space.
-bool is_url(std::string_view text) noexcept {
-    const std::string_view rest = text.substr(std::min(text.find("://"), text.size()));
-    const std::string_view host = rest.substr(std::min<std::size_t>(3, rest.size()));
-    const bool clean = std::all_of(text.begin(), text.end(), [](char byte) {
-        return byte > ' ' && byte < 0x7f && byte != '"' && byte != '\\' && byte != '@';
-    });
-    return clean && (text.starts_with("https://") || text.starts_with("http://")) && !host.empty() &&
-           host.front() != '/';
-}
-
-bool is_page_path(std::string_view text) noexcept {
-    return text.starts_with('/') && is_url("https://x" + std::string{text});
-}
-
-// Without the keyword and its "=", or nothing.
-std::optional<std::string_view> after(std::string_view text, std::string_view prefix) noexcept {
-    if (!text.starts_with(prefix)) {
-        return std::nullopt;
-    }
-    return text.substr(prefix.size());
-}
-
-// The error's text never holds the value.
-Result<std::string> read_secret(ngx_conf_t* cf, std::string_view setting) {
-    auto value = read_setting(cf, setting);
-    if (!value) {
-        return Error{value.error()};
-    }
-    return trim_secret(value.value());
-}
-
-char* read_stripe_word(ngx_conf_t* cf, std::string_view text, StripeConfig& config) {
-    if (const auto key = after(text, "key=")) {
-        auto secret = read_secret(cf, *key);
-        if (!secret) {
-            return fail(cf, secret.error());
-        }
-        config.key = std::move(secret).value();
-    } else if (const auto api = after(text, "api=")) {
-        config.base_url = *api;
-        while (config.base_url.ends_with('/')) {
-            config.base_url.pop_back();
-        }
-        if (!is_url(config.base_url)) {
-            return fail(cf, "invalid address; write as api=https://api.stripe.com");
-        }
-    } else if (const auto version = after(text, "version=")) {
-        config.version = *version;
-        if (!is_api_version(config.version)) {
-            return fail(cf, "invalid version \"" + config.version + "\"; write as version=2026-02-25.clover");
-        }
-    } else {
-        return fail(cf, "unknown parameter; write key=file:PATH, and perhaps api=URL and version=VERSION");
-    }
-    return NGX_CONF_OK;
-}
-
 char* set_page(ngx_conf_t* cf, std::optional<std::string>& url) {
     if (url) {
         return duplicate();
     }
-    auto value = read_setting(cf, word(cf, 1));
+    auto value = read_page(cf, word(cf, 1));
     if (!value) {
         return fail(cf, value.error());
-    }
-    if (!is_url(value.value()) && !is_page_path(value.value())) {
-        return fail(cf, "invalid \"" + value.value() + "\"; write a whole address, or a path below billing_public_url");
     }
     url = std::move(value).value();
     return NGX_CONF_OK;
@@ -110,17 +49,60 @@ void tell_path(MainConf& main, const void* server, EndpointKind kind, std::strin
     }
 }
 
+char* read_checkout_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    if (text == "redirect") {
+        conf.redirect = true;
+        return NGX_CONF_OK;
+    }
+    const auto plan = after(text, "plan=");
+    if (!plan || plan->empty()) {
+        return fail(cf, "invalid \"" + std::string{text} + "\"; write redirect, plan=NAME, or nothing");
+    }
+    conf.default_plan = *plan;
+    return NGX_CONF_OK;
+}
+
+char* read_portal_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    const auto configuration = after(text, "configuration=");
+    const auto page = after(text, "return_url=");
+    if (text == "redirect") {
+        conf.redirect = true;
+    } else if (text == "create") {
+        conf.portal_makes_customer = true;
+    } else if (configuration) {
+        auto value = read_setting(cf, *configuration);
+        if (!value) {
+            return fail(cf, value.error());
+        }
+        if (!value.value().starts_with("bpc_") || !is_object_id(value.value())) {
+            return fail(cf, "invalid configuration \"" + value.value() + "\"; write as configuration=bpc_1Nd3f...");
+        }
+        conf.portal_configuration = std::move(value).value();
+    } else if (page) {
+        auto value = read_page(cf, *page);
+        if (!value) {
+            return fail(cf, value.error());
+        }
+        conf.portal_return = std::move(value).value();
+    } else {
+        return fail(cf, "invalid \"" + std::string{text} +
+                            "\"; write redirect, create, configuration=SETTING, return_url=SETTING, or nothing");
+    }
+    return NGX_CONF_OK;
+}
+
 char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
     if (loc.endpoint.kind != EndpointKind::none) {
         return loc.endpoint.kind == kind ? duplicate() : fail(cf, "this location answers for something else already");
     }
     loc.endpoint.kind = kind;
     loc.endpoint.place = ConfPlace::here(cf);
-    if (cf->args->nelts == 2) {
-        if (word(cf, 1) != "redirect") {
-            return fail(cf, "invalid \"" + std::string{word(cf, 1)} + "\"; write redirect, or nothing");
+    for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+        char* problem = kind == EndpointKind::checkout ? read_checkout_word(cf, word(cf, index), loc.endpoint)
+                                                       : read_portal_word(cf, word(cf, index), loc.endpoint);
+        if (problem != NGX_CONF_OK) {
+            return problem;
         }
-        loc.endpoint.redirect = true;
     }
     auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
     core->handler = endpoint_handler;
@@ -131,68 +113,6 @@ char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
 }
 
 } // namespace
-
-char* set_stripe(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
-        if (main.stripe) {
-            return duplicate();
-        }
-        StripeConfig config;
-        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
-            if (char* problem = read_stripe_word(cf, word(cf, index), config); problem != NGX_CONF_OK) {
-                return problem;
-            }
-        }
-        const KeyMode mode = key_mode(config.key);
-        if (mode == KeyMode::unknown) {
-            return fail(cf, "key= is no secret key of Stripe (sk_live_..., sk_test_..., rk_live_..., rk_test_...); "
-                            "write key=file:PATH of the file that holds one");
-        }
-        if (mode == KeyMode::live && !config.base_url.starts_with("https://")) {
-            return fail(cf, "a live key is only sent over https; correct api=");
-        }
-        main.stripe = std::move(config);
-        return NGX_CONF_OK;
-    });
-}
-
-char* set_payment_failed(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
-        if (main.payment_policy) {
-            return duplicate();
-        }
-        PaymentPolicy policy;
-        policy.maintenance = word(cf, 1) == "maintenance";
-        if (!policy.maintenance && word(cf, 1) != "grace") {
-            return fail(cf, "invalid \"" + std::string{word(cf, 1)} + "\"; write grace or maintenance");
-        }
-        if (policy.maintenance) {
-            policy.grace_seconds.reset();
-        }
-        if (cf->args->nelts == 3) {
-            const ngx_int_t seconds = ngx_parse_time(&static_cast<ngx_str_t*>(cf->args->elts)[2], 1);
-            if (seconds == NGX_ERROR) {
-                return fail(cf, "invalid time \"" + std::string{word(cf, 2)} + "\"; write as 7d");
-            }
-            policy.grace_seconds = seconds;
-        }
-        main.payment_policy = policy;
-        return NGX_CONF_OK;
-    });
-}
-
-char* set_jobs(ngx_conf_t* cf, ngx_command_t*, void* conf) {
-    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
-        if (main.jobs) {
-            return duplicate();
-        }
-        if (word(cf, 1) != "on" && word(cf, 1) != "off") {
-            return fail(cf, "invalid \"" + std::string{word(cf, 1)} + "\"; write on or off");
-        }
-        main.jobs = word(cf, 1) == "on";
-        return NGX_CONF_OK;
-    });
-}
 
 char* set_public_url(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
@@ -223,6 +143,28 @@ char* set_cancel_url(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_page(cf, loc.endpoint.cancel_url); });
 }
 
+char* set_return_urls(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.endpoint.return_urls) {
+            return duplicate();
+        }
+        std::vector<std::string> urls;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            auto value = read_setting(cf, word(cf, index));
+            if (!value) {
+                return fail(cf, value.error());
+            }
+            if (!is_url(value.value()) || value.value().find_first_of("?#") != std::string::npos) {
+                return fail(cf, "invalid \"" + value.value() +
+                                    "\"; write scheme and host, as https://shop.example.com, and perhaps a path");
+            }
+            urls.push_back(std::move(value).value());
+        }
+        loc.endpoint.return_urls = std::move(urls);
+        return NGX_CONF_OK;
+    });
+}
+
 char* set_webhook_secret(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
         if (!loc.endpoint.secrets.empty()) {
@@ -249,6 +191,10 @@ char* set_checkout(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 
 char* set_portal(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::portal); });
+}
+
+char* set_upgrade(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::upgrade); });
 }
 
 char* set_webhook(ngx_conf_t* cf, ngx_command_t*, void* conf) {

@@ -3,6 +3,7 @@
 #include "endpoints/checkout.hpp"
 #include "endpoints/metrics.hpp"
 #include "endpoints/portal.hpp"
+#include "endpoints/upgrade.hpp"
 #include "endpoints/webhook.hpp"
 #include "gate/problem.hpp"
 #include "nginx/answer.hpp"
@@ -86,7 +87,7 @@ void Seat::run() noexcept {
 }
 
 // A way into the handler that no location of ours led to.
-Task<Response> nothing_here() { co_return problem(404, "NOT_FOUND", "Not found", "Nothing is served here"); }
+Task<Response> nothing_here() { co_return not_found(); }
 
 Task<Response> work_for(EndpointKind kind, Request request, Services& services, const EndpointSettings& settings) {
     switch (kind) {
@@ -94,6 +95,8 @@ Task<Response> work_for(EndpointKind kind, Request request, Services& services, 
         return checkout(std::move(request), services, settings);
     case EndpointKind::portal:
         return portal(std::move(request), services, settings);
+    case EndpointKind::upgrade:
+        return upgrade(std::move(request), services, settings);
     case EndpointKind::metrics:
         return metrics(std::move(request), services, settings);
     case EndpointKind::webhook:
@@ -128,6 +131,21 @@ std::string content_type_of(ngx_http_request_t* r) {
     return type;
 }
 
+bool is_loopback(const sockaddr* address) noexcept {
+    switch (address->sa_family) {
+    case AF_UNIX:
+        return true;
+    case AF_INET:
+        return ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr) != 0;
+#endif
+    default:
+        return false;
+    }
+}
+
 Request read_fields(ngx_http_request_t* r) {
     Request request;
     request.method = view(r->method_name);
@@ -136,6 +154,7 @@ Request read_fields(ngx_http_request_t* r) {
     request.origin = header_of(r, "origin");
     request.fetch_site = header_of(r, "sec-fetch-site");
     request.signature = header_of(r, "stripe-signature");
+    request.is_local = is_loopback(r->connection->sockaddr);
     return request;
 }
 
@@ -146,6 +165,16 @@ Response refuse_credential(Reason reason) {
     Response response = problem(default_status(reason), code_of(reason), title_of(reason), detail_of(reason));
     response.challenge = challenge_of(reason);
     return response;
+}
+
+// False: nginx could not tell. Null is "".
+bool read_value(ngx_http_request_t* r, ngx_http_complex_value_t* value, std::string& text) {
+    ngx_str_t result = ngx_null_string;
+    if (value != nullptr && ngx_http_complex_value(r, value, &result) != NGX_OK) {
+        return false;
+    }
+    text = view(result);
+    return true;
 }
 
 // Who asks. A refusal where the id cannot be one.
@@ -165,6 +194,14 @@ std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf,
     }
     request.account = account;
     return std::nullopt;
+}
+
+// What the operator's variables say of the person who asks. False: nginx could not tell.
+bool read_person(ngx_http_request_t* r, const EndpointConf& conf, Request& request) {
+    const ContactSource contact = conf.contact.value_or(ContactSource{});
+    return read_value(r, conf.role ? conf.role->value : nullptr, request.role) &&
+           read_value(r, conf.subject ? conf.subject->value : nullptr, request.subject) &&
+           read_value(r, contact.email, request.email) && read_value(r, contact.name, request.name);
 }
 
 // OPTIONS is answered everywhere.
@@ -202,6 +239,9 @@ ngx_int_t begin(ngx_http_request_t* r) {
     request.body = std::move(body.bytes);
     if (const auto refusal = read_account(r, conf, request)) {
         return send_response(r, *refusal);
+    }
+    if (!read_person(r, conf.endpoint, request)) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(Seat));
     if (cleanup == nullptr) {

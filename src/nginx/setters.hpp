@@ -13,6 +13,14 @@ inline std::string_view word(const ngx_conf_t* cf, ngx_uint_t index) noexcept {
     return view(static_cast<const ngx_str_t*>(cf->args->elts)[index]);
 }
 
+// Without the keyword and its "=", or nothing.
+inline std::optional<std::string_view> after(std::string_view text, std::string_view prefix) noexcept {
+    if (!text.starts_with(prefix)) {
+        return std::nullopt;
+    }
+    return text.substr(prefix.size());
+}
+
 // Says file, line, directive and what to write instead.
 inline char* fail(ngx_conf_t* cf, const std::string& what) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": %s", static_cast<ngx_str_t*>(cf->args->elts), what.c_str());

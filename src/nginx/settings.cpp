@@ -1,5 +1,8 @@
 #include "nginx/settings.hpp"
 
+#include "stripe/names.hpp"
+
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -12,6 +15,10 @@ std::string trimmed(const std::string& text) {
     constexpr const char* k_space = " \t\r\n";
     const auto first = text.find_first_not_of(k_space);
     return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(k_space) - first + 1);
+}
+
+bool is_page_path(std::string_view text) noexcept {
+    return text.starts_with('/') && is_url("https://x" + std::string{text});
 }
 
 } // namespace
@@ -41,6 +48,32 @@ Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word) {
         return Error{std::string{view(path)} + " is empty"};
     }
     return value;
+}
+
+Result<std::string> read_secret(ngx_conf_t* cf, std::string_view word) {
+    auto value = read_setting(cf, word);
+    if (!value) {
+        return Error{value.error()};
+    }
+    return trim_secret(value.value());
+}
+
+Result<std::string> read_page(ngx_conf_t* cf, std::string_view word) {
+    auto value = read_setting(cf, word);
+    if (value && !is_url(value.value()) && !is_page_path(value.value())) {
+        return Error{"invalid \"" + value.value() + "\"; write a whole address, or a path below billing_public_url"};
+    }
+    return value;
+}
+
+bool is_url(std::string_view text) noexcept {
+    const std::string_view rest = text.substr(std::min(text.find("://"), text.size()));
+    const std::string_view host = rest.substr(std::min<std::size_t>(3, rest.size()));
+    const bool clean = std::all_of(text.begin(), text.end(), [](char byte) {
+        return byte > ' ' && byte < 0x7f && byte != '"' && byte != '\\' && byte != '@';
+    });
+    return clean && (text.starts_with("https://") || text.starts_with("http://")) && !host.empty() &&
+           host.front() != '/';
 }
 
 } // namespace billing

@@ -11,4 +11,13 @@ namespace billing {
 // The value behind the word; surrounding white space of a file is dropped. Errors name the source, never the value.
 Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word);
 
+// The same of a secret: without white space at its ends. Errors never hold it.
+Result<std::string> read_secret(ngx_conf_t* cf, std::string_view word);
+
+// The same of a page: a whole address, or a path.
+Result<std::string> read_page(ngx_conf_t* cf, std::string_view word);
+
+// "https://host[:port][/path]" without a user or white space.
+bool is_url(std::string_view text) noexcept;
+
 } // namespace billing

@@ -1,5 +1,5 @@
 // What checkout and portal read and write in PostgreSQL: prices, customers, open sessions, calls to Stripe under way.
-// One statement each, one transaction each (migrations/0011). One for each worker; no state of its own.
+// One statement each, one transaction each (migrations/0011, 0015). One for each worker; no state of its own.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -7,6 +7,7 @@
 #include "drivers/postgres.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace billing {
@@ -15,6 +16,19 @@ struct PriceAnswer {
     enum class Outcome : std::uint8_t { ok, unknown, no_price, unavailable };
     Outcome outcome = Outcome::unavailable;
     std::string price; // Stripe's id
+};
+
+// How to make an account's customer at Stripe: under which name, and what is known of it.
+struct CustomerPlan {
+    std::string intent;
+    std::string email;
+    std::string name;
+};
+
+// Who an account's customer is if nobody knows better, as the operator's configuration says; "" for nothing.
+struct Contact {
+    std::string email;
+    std::string name;
 };
 
 // One attempt to check out: what the account has, and under which names to call Stripe.
@@ -30,11 +44,10 @@ struct CheckoutStart {
         unavailable
     };
     Outcome outcome = Outcome::unavailable;
-    std::string customer; // "" : make one first, under customer_intent, and link it
-    std::string customer_intent;
-    std::string email;
-    std::string name;
-    std::string mode; // subscription | payment
+    std::string customer; // "" : make one first, as planned, and link it
+    CustomerPlan customer_plan;
+    bool first = false; // the account never had a subscription
+    std::string mode;   // subscription | payment
     std::string plan;
     std::string credit; // of a pack
     std::int64_t quantity = 0;
@@ -46,6 +59,8 @@ struct CheckoutStart {
 };
 
 enum class SessionStored : std::uint8_t { open, paid, expired, superseded, unavailable };
+
+enum class PlanSet : std::uint8_t { ok, unknown_plan, unknown_account, live, unavailable };
 
 enum class Unlinked : std::uint8_t {
     gone, // the account has another customer by now, or none
@@ -60,7 +75,8 @@ public:
     // `name`: a plan, a plan with its interval, a pack or a price id. `interval`: "" or as the client says it.
     Task<PriceAnswer> resolve_price(std::string name, std::string interval, bool livemode);
 
-    Task<CheckoutStart> begin(std::string account, std::string price);
+    // `style`: names what the session is made with besides the price; the open one is only reused for the same.
+    Task<CheckoutStart> begin(std::string account, std::string price, std::string style, Contact contact);
     // The session that Stripe made for an intent. `expires`: unix seconds, 0 unknown.
     Task<SessionStored> opened(std::string account, std::string intent, std::string session, std::string url,
                                std::int64_t expires);
@@ -79,6 +95,21 @@ public:
         std::string id;     // "" : none
     };
     Task<Customer> customer_of(std::string account);
+
+    struct CustomerStart {
+        enum class Outcome : std::uint8_t { known, unknown_account, unavailable };
+        Outcome outcome = Outcome::unavailable;
+        std::string id; // "" : make one, as planned
+        CustomerPlan plan;
+    };
+    // The customer, or how to make one.
+    Task<CustomerStart> begin_customer(std::string account, Contact contact);
+
+    // For development: a plan without paying. `live`: refused, for this database has taken live events.
+    Task<PlanSet> set_plan(std::string account, std::string plan);
+
+    // What a person is in an account: "" for no member. Nothing: PostgreSQL is away.
+    Task<std::optional<std::string>> member_role(std::string account, std::string subject);
 
 private:
     bool check(const PgResult& result);

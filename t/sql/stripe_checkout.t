@@ -10,7 +10,7 @@ require "$Bin/stripe_world.pl";
 my $w = StripeWorld->new;
 my $T0 = StripeWorld::t0();
 my $now = '2026-05-01T12:00:00Z';
-sub begin { my ($world, $account, $price, $at) = @_; return $world->row('SELECT * FROM billing.checkout_begin($1, $2, $3)', $account, "price_$price", $at // $now) }
+sub begin { my ($world, $account, $price, $at) = @_; return $world->row('SELECT * FROM billing.checkout_begin($1, $2, p_now => $3)', $account, "price_$price", $at // $now) }
 sub opened { my ($account, $intent, $session, $expires) = @_; return $w->value('SELECT billing.checkout_opened($1, $2, $3, $4, $5)',
     $account, $intent, $session, "https://pay/$session", $expires // $w->value(q{SELECT billing.unix($1::timestamptz + '1 h')}, $now)) }
 sub closed { return $w->value('SELECT billing.checkout_closed($1, $2)', @_) }
@@ -42,7 +42,6 @@ is some($b, qw(outcome customer email name mode plan credit quantity session url
     'create - a@example.com A subscription pro - - - - free active', 'all that the endpoint needs';
 like $b->{customer_intent}, qr/^customer:[0-9a-f-]{36}$/, 'a key for the customer';
 like $b->{intent}, qr/^subscription:[0-9a-f-]{36}$/, 'and one for the session';
-is $b->{started}, $w->value(q{SELECT billing.unix($1::timestamptz)}, $now), 'and the time of the intent';
 is_deeply begin($w, 'a', 'pro', '2026-05-01T12:09:00Z'), $b, 'who asks meanwhile gets the same';
 isnt begin($w, 'a', 'pro', '2026-05-01T12:11:00Z')->{intent}, $b->{intent}, 'after ten minutes without an answer a new one';
 is begin($w, 'a', 'pro', '2026-05-01T12:11:00Z')->{customer_intent}, $b->{customer_intent}, 'but the same customer';
@@ -158,7 +157,7 @@ is opened('p', begin($w, 'p', 'pack')->{intent}, 'cs_p3'), 'open', 'any number o
 $w->account('z', unlinked => 1);
 my @got = $w->at_once(20, sub { begin($_[0], 'z', 'pro') });
 is scalar(@got), 20, 'twenty begin at once';
-my %seen = map { my $g = $_; map { ("$_ $g->{$_}" => 1) } qw(outcome intent customer_intent started) } @got;
+my %seen = map { my $g = $_; map { ("$_ $g->{$_}" => 1) } qw(outcome intent customer_intent) } @got;
 is scalar(keys %seen), 4, 'and share one intent and one customer' or diag explain \%seen;
 my @said = $w->at_once(20, sub { $_[0]->value('SELECT billing.checkout_opened($1, $2, $3, $4, NULL)', 'z', $got[0]{intent}, "cs_z", 'u') });
 is_deeply [grep { $_ ne 'open' } @said], [], 'all store the one session that Stripe gives for it';

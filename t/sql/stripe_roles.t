@@ -21,6 +21,8 @@ my %calls = (
         checkout_begin     => q{SELECT * FROM billing.checkout_begin('a', 'price_pro')},
         checkout_opened    => q{SELECT billing.checkout_opened('a', 'i', 'cs', 'u', NULL)},
         checkout_failed    => q{SELECT billing.checkout_failed('i')},
+        customer_begin     => q{SELECT * FROM billing.customer_begin('a', 'a@b.example', 'A')},
+        member_role        => q{SELECT billing.member_role('a', 'ann')},
         checkout_closed    => q{SELECT billing.checkout_closed('cs', 'expired')},
     },
     jobs => {

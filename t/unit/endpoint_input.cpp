@@ -1,5 +1,5 @@
-// Promise guarded: what a client writes to checkout and portal is read as it was meant or refused, never guessed; and a
-// page of another site cannot make a user's browser start one. C1, C2; security cases A13, A37.
+// Promise guarded: what a client writes to checkout and portal is read as it was meant or refused, never guessed. C1,
+// C2; security case A37.
 #include "endpoints/input.hpp"
 
 #include <gtest/gtest.h>
@@ -60,26 +60,6 @@ TEST(EndpointInput, WhatIsNotWellFormedIsRefused) { // A37
     text.content_type = "";
     EXPECT_EQ(plan_of(text), "refused");
     EXPECT_EQ(plan_of(json("{}", "plan=%")), "refused");
-}
-
-TEST(EndpointInput, PagesOfOtherSitesAreTold) { // A13
-    const auto cross = [](Request request, std::string origin, std::string site) {
-        request.origin = std::move(origin);
-        request.fetch_site = std::move(site);
-        return is_cross_site(request, "https://app.example.com/base");
-    };
-    EXPECT_TRUE(cross(form("plan=pro"), "https://evil.example", ""));
-    EXPECT_TRUE(cross(form("plan=pro"), "https://app.example.co", ""));
-    EXPECT_TRUE(cross(form("plan=pro"), "https://app.example.com.evil.example", ""));
-    EXPECT_TRUE(cross(form("plan=pro"), "null", "cross-site"));
-    EXPECT_TRUE(cross(form("plan=pro"), "", "cross-site"));
-    EXPECT_TRUE(cross(form("plan=pro"), "", "same-site"));
-    EXPECT_TRUE(cross(Request{}, "https://evil.example", "")) << "also without a body";
-    EXPECT_FALSE(cross(form("plan=pro"), "https://app.example.com", "same-site"));
-    EXPECT_FALSE(cross(form("plan=pro"), "http://localhost:8080", "same-origin"));
-    EXPECT_FALSE(cross(form("plan=pro"), "", "none"));
-    EXPECT_FALSE(cross(form("plan=pro"), "", "")) << "no browser";
-    EXPECT_FALSE(cross(json("{}"), "https://evil.example", "cross-site")) << "JSON takes the operator's permission";
 }
 
 } // namespace
