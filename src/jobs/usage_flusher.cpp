@@ -106,18 +106,41 @@ Task<bool> UsageFlusher::finish() {
     co_return charged;
 }
 
+template <class Row>
+Task<bool> UsageFlusher::send(std::string_view statement, std::vector<Row> rows, std::uint64_t sequence,
+                              std::string what) {
+    const std::string instance = uuid_text(table_.instance_id());
+    PgParams batch = parameters(instance, host_, sequence, rows);
+    PgResult result = co_await postgres_.query(statement, std::move(batch));
+    if (result.outcome() == PgOutcome::refused && breaks_a_rule(result.sqlstate())) {
+        // It would be refused for ever and hold up all that comes after: its place is taken by an empty one.
+        reactor_.log(LogLevel::error, "billing: " + what + " is dropped: " + result.message());
+        rows.clear();
+        PgParams nothing = parameters(instance, host_, sequence, rows);
+        result = co_await postgres_.query(statement, std::move(nothing));
+    }
+    if (!result) {
+        if (result.outcome() == PgOutcome::refused) {
+            trouble_.say("PostgreSQL refuses " + what + ": " + result.message());
+        }
+        co_return false;
+    }
+    if (result.text(0, 0) == "gap") {
+        trouble_.say("PostgreSQL misses what came before " + what + "; was it restored from a backup?");
+        co_return false;
+    }
+    trouble_.settled();
+    co_return true;
+}
+
 Task<bool> UsageFlusher::flush() {
     std::vector<UsageRow> rows;
     std::uint64_t sequence = 0;
     if (!table_.frozen(rows, sequence)) {
         co_return true;
     }
-    const std::string instance = uuid_text(table_.instance_id());
     std::string what = "usage batch " + std::to_string(sequence) + " of " + std::to_string(rows.size()) + " rows";
-    PgParams batch = parameters(instance, host_, sequence, rows);
-    rows.clear();
-    PgParams nothing = parameters(instance, host_, sequence, rows);
-    bool sent = co_await send(k_flush, std::move(batch), std::move(nothing), std::move(what));
+    bool sent = co_await send(k_flush, std::move(rows), sequence, std::move(what));
     if (sent) {
         table_.acknowledge(sequence);
     }
@@ -134,39 +157,14 @@ Task<bool> UsageFlusher::charge_late() {
     for (const LateRow& row : rows) {
         units += row.units;
     }
-    const std::string instance = uuid_text(table_.instance_id());
     std::string what = "late charges " + std::to_string(sequence) + " of " + std::to_string(units) + " units";
-    PgParams batch = parameters(instance, host_, sequence, rows);
-    rows.clear();
-    PgParams nothing = parameters(instance, host_, sequence, rows);
-    bool sent = co_await send(k_charge_late, std::move(batch), std::move(nothing), std::move(what));
+    bool sent = co_await send(k_charge_late, std::move(rows), sequence, std::move(what));
     if (sent) {
         table_.acknowledge_late(sequence);
         reactor_.log(LogLevel::notice, "billing: " + std::to_string(units) +
                                            " units that were let through while PostgreSQL was away are charged");
     }
     co_return sent;
-}
-
-Task<bool> UsageFlusher::send(std::string_view statement, PgParams batch, PgParams nothing, std::string what) {
-    PgResult result = co_await postgres_.query(statement, std::move(batch));
-    if (result.outcome() == PgOutcome::refused && breaks_a_rule(result.sqlstate())) {
-        // It would be refused for ever and hold up all that comes after: its place is taken by an empty one.
-        reactor_.log(LogLevel::error, "billing: " + what + " is dropped: " + result.message());
-        result = co_await postgres_.query(statement, std::move(nothing));
-    }
-    if (!result) {
-        if (result.outcome() == PgOutcome::refused) {
-            trouble_.say("PostgreSQL refuses " + what + ": " + result.message());
-        }
-        co_return false;
-    }
-    if (result.text(0, 0) == "gap") {
-        trouble_.say("PostgreSQL misses what came before " + what + "; was it restored from a backup?");
-        co_return false;
-    }
-    trouble_.settled();
-    co_return true;
 }
 
 void UsageFlusher::sweep() {

@@ -29,7 +29,8 @@ private:
     Task<bool> flush();
     Task<bool> charge_late();
     // Sends a batch, or, where PostgreSQL would refuse it for ever, the empty one in its place. True: it has it.
-    Task<bool> send(std::string_view statement, PgParams batch, PgParams nothing, std::string what);
+    template <class Row>
+    Task<bool> send(std::string_view statement, std::vector<Row> rows, std::uint64_t sequence, std::string what);
     void sweep();
 
     Reactor& reactor_;

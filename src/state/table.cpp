@@ -169,19 +169,18 @@ void Table::read_extensions(std::uint32_t link, AccountFacts& facts) const noexc
     }
 }
 
-bool Table::zone_of(RecordRef ref, ZoneOffsets& zone) const noexcept {
+// Looks through a record's extensions until `see` has found what it wants; asked anew where a writer was about.
+template <class See>
+bool Table::find_extension(RecordRef ref, See see) const noexcept {
     const Record& record = units_[ref.record].record;
     for (int attempt = 0; attempt < 4; attempt++) {
         const std::uint32_t seq = shared::load(record.seq);
         bool found = false;
         std::uint32_t link = shared::load(record.link);
         for (std::uint32_t hop = 0; link != 0 && !found && hop < k_longest_chain; hop++) {
-            const ZoneExtension& unit = units_[link - 1].zone;
-            if (shared::load(unit.kind) == k_unit_zone) {
-                zone = unpack(unit);
-                found = true;
-            }
-            link = shared::load(unit.link);
+            const Unit& unit = units_[link - 1];
+            found = see(unit);
+            link = shared::load(unit.record.link);
         }
         if (!is_owner(ref)) {
             return false;
@@ -193,33 +192,30 @@ bool Table::zone_of(RecordRef ref, ZoneOffsets& zone) const noexcept {
     return false;
 }
 
+bool Table::zone_of(RecordRef ref, ZoneOffsets& zone) const noexcept {
+    return find_extension(ref, [&zone](const Unit& unit) {
+        const bool is_zone = shared::load(unit.zone.kind) == k_unit_zone;
+        if (is_zone) {
+            zone = unpack(unit.zone);
+        }
+        return is_zone;
+    });
+}
+
 bool Table::limit_amount(RecordRef ref, std::uint8_t limit_no, std::uint64_t& amount) const noexcept {
-    const Record& record = units_[ref.record].record;
-    for (int attempt = 0; attempt < 4; attempt++) {
-        const std::uint32_t seq = shared::load(record.seq);
-        bool found = false;
-        std::uint32_t link = shared::load(record.link);
-        for (std::uint32_t hop = 0; link != 0 && hop < k_longest_chain; hop++) {
-            const OverrideExtension& unit = units_[link - 1].overrides;
-            const std::uint8_t limits[2] = {shared::load(unit.limit0), shared::load(unit.limit1)};
-            const unsigned used = shared::load(unit.kind) == k_unit_overrides ? limits[1] >> 6 : 0;
-            for (unsigned i = 0; i < used && i < 2; i++) {
-                if ((limits[i] & 63) == limit_no) {
-                    const std::uint64_t kept = shared::load(unit.amount[i]);
-                    amount = kept == k_unlimited >> 2 ? k_unlimited : kept;
-                    found = true;
-                }
+    return find_extension(ref, [limit_no, &amount](const Unit& any) {
+        const OverrideExtension& unit = any.overrides;
+        const std::uint8_t limits[2] = {shared::load(unit.limit0), shared::load(unit.limit1)};
+        const unsigned used = shared::load(unit.kind) == k_unit_overrides ? limits[1] >> 6 : 0;
+        for (unsigned i = 0; i < used && i < 2; i++) {
+            if ((limits[i] & 63) == limit_no) {
+                const std::uint64_t kept = shared::load(unit.amount[i]);
+                amount = kept == k_unlimited >> 2 ? k_unlimited : kept;
+                return true;
             }
-            link = shared::load(unit.link);
         }
-        if (!is_owner(ref)) {
-            return false;
-        }
-        if ((seq & 1) == 0 && shared::load(record.seq) == seq) {
-            return found;
-        }
-    }
-    return false;
+        return false;
+    });
 }
 
 Put Table::put(AccountKey key, const AccountFacts& facts, std::uint32_t valid_gen, std::span<const LimitAmount> amounts,

@@ -286,6 +286,8 @@ public:
     std::string check() noexcept;
 
 private:
+    template <class See>
+    bool find_extension(RecordRef ref, See see) const noexcept;
     class Writing; // a writer's critical section (state/table_writing.hpp)
 
     Table(void* block, const Geometry& geometry, ZoneLock& lock) noexcept;
