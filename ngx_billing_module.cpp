@@ -158,8 +158,8 @@ ngx_module_t ngx_http_billing_module = {
     &hooks,
     commands,
     NGX_HTTP_MODULE,
-    nullptr,      // init_master: nginx never calls it
-    nullptr,      // init_module
+    nullptr, // init_master: nginx never calls it
+    warn_of_environment,
     init_process, // connections, gate and jobs of a worker begin
     nullptr,      // init_thread
     nullptr,      // exit_thread

@@ -97,9 +97,10 @@ struct MainConf {
     std::vector<std::unique_ptr<ApiKeySource>> key_sources;
     std::optional<bool> jobs;                                 // off: other hosts publish changes and process events
     std::vector<std::pair<const void*, EndpointPaths>> paths; // of each server that has some, by its core configuration
-    bool gated = false;                                       // some location has `billing on`
-    bool endpoints = false;                                   // some location is ours
-    bool strict_paths = false;                                // some level has `billing_strict_path on`
+    std::vector<std::pair<std::string, ConfPlace>> environment; // what was read from there, and for which line
+    bool gated = false;                                         // some location has `billing on`
+    bool endpoints = false;                                     // some location is ours
+    bool strict_paths = false;                                  // some level has `billing_strict_path on`
 
     const EndpointPaths& paths_of(const void* server) const noexcept;
 };

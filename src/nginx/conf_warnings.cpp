@@ -150,4 +150,24 @@ void warn_of_gated_targets(ngx_conf_t* cf) {
     }
 }
 
+ngx_int_t warn_of_environment(ngx_cycle_t* cycle) {
+    return guard(cycle->log, ngx_int_t{NGX_ERROR}, [cycle]() -> ngx_int_t {
+        const MainConf* main = main_conf(cycle);
+        const auto* core = reinterpret_cast<const ngx_core_conf_t*>(ngx_get_conf(cycle->conf_ctx, ngx_core_module));
+        const auto* kept = static_cast<const ngx_str_t*>(core->env.elts);
+        for (const auto& [name, place] : main == nullptr ? decltype(main->environment){} : main->environment) {
+            const bool survives = std::any_of(kept, kept + core->env.nelts, [&name = name](const ngx_str_t& entry) {
+                return view(entry).substr(0, view(entry).find('=')) == name;
+            });
+            if (!survives) {
+                ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                              "billing: an upgraded nginx would not find %s, which is read from the environment in "
+                              "%s:%ui; write \"env %s;\" at the top of nginx.conf",
+                              name.c_str(), place.file.c_str(), place.line, name.c_str());
+            }
+        }
+        return NGX_OK;
+    });
+}
+
 } // namespace billing

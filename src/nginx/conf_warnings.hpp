@@ -14,4 +14,8 @@ void warn_of_early_answer(ngx_conf_t* cf, const LocConf& conf);
 // Targets of `auth_request` that are gated. After all levels are merged.
 void warn_of_gated_targets(ngx_conf_t* cf);
 
+// Settings from variables of the environment that nginx does not keep: another binary, started by USR2, would not find
+// them. nginx's hook of the module, once the whole configuration is read.
+ngx_int_t warn_of_environment(ngx_cycle_t* cycle);
+
 } // namespace billing

@@ -68,7 +68,7 @@ char* set_postgres(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 return fail(cf, "the second word must be listen=DSN");
             }
             text.remove_prefix(listen ? std::string_view{"listen="}.size() : 0);
-            auto setting = read_setting(cf, text);
+            auto setting = read_secret(cf, text);
             if (!setting) {
                 return fail(cf, setting.error());
             }
@@ -90,7 +90,7 @@ char* set_redis(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         if (main.redis) {
             return duplicate();
         }
-        auto setting = read_setting(cf, word(cf, 1));
+        auto setting = read_secret(cf, word(cf, 1));
         if (!setting) {
             return fail(cf, setting.error());
         }

@@ -79,7 +79,7 @@ char* read_word(ngx_conf_t* cf, std::string_view text, JwtWords& words, TokenSou
         return fail(cf, std::string{"a parameter has no value, or a value has blanks and no quotes; "} + k_help);
     }
     if (name == "secret") {
-        auto secret = read_setting(cf, value);
+        auto secret = read_secret(cf, value);
         if (!secret) {
             return fail(cf, secret.error());
         }

@@ -1,11 +1,14 @@
 #include "nginx/settings.hpp"
 
+#include "nginx/conf.hpp"
+
 #include "stripe/names.hpp"
 
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <sys/stat.h>
 
 namespace billing {
 
@@ -21,6 +24,26 @@ bool is_page_path(std::string_view text) noexcept {
     return text.starts_with('/') && is_url("https://x" + std::string{text});
 }
 
+// Of a setting's file. Relative names are below nginx's configuration.
+std::string path_of(ngx_conf_t* cf, std::string_view word) {
+    ngx_str_t path = pool_copy(cf->pool, word.substr(std::string_view{"file:"}.size()));
+    const bool whole = path.data != nullptr && ngx_conf_full_name(cf->cycle, &path, 1) == NGX_OK;
+    return whole ? std::string{view(path)} : std::string{};
+}
+
+void warn_of_readers(ngx_conf_t* cf, std::string_view word) {
+    struct stat facts {};
+    if (!word.starts_with("file:")) {
+        return;
+    }
+    const std::string path = path_of(cf, word);
+    if (::stat(path.c_str(), &facts) == 0 && S_ISREG(facts.st_mode) && (facts.st_mode & (S_IROTH | S_IWOTH)) != 0) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"%V\": everybody on this machine may read %s, which holds a secret; %s",
+                           static_cast<ngx_str_t*>(cf->args->elts), path.c_str(), "chmod 600 mends it");
+    }
+}
+
 } // namespace
 
 Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word) {
@@ -30,22 +53,20 @@ Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word) {
         if (value == nullptr || *value == '\0') {
             return Error{"the environment has no " + name + "; set it where nginx is started"};
         }
+        main_conf(cf).environment.emplace_back(name, ConfPlace::here(cf));
         return std::string{value};
     }
     if (!word.starts_with("file:")) {
         return std::string{word};
     }
-    ngx_str_t path = pool_copy(cf->pool, word.substr(5));
-    if (path.data == nullptr || ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
-        return Error{"out of memory"};
-    }
-    std::ifstream stream{std::string{view(path)}, std::ios::binary};
+    const std::string path = path_of(cf, word);
+    std::ifstream stream{path, std::ios::binary};
     if (!stream) {
-        return Error{"cannot read " + std::string{view(path)} + "; nginx's master must be able to open it"};
+        return Error{"cannot read " + path + "; nginx's master must be able to open it"};
     }
     std::string value = trimmed({std::istreambuf_iterator<char>{stream}, {}});
     if (value.empty()) {
-        return Error{std::string{view(path)} + " is empty"};
+        return Error{path + " is empty"};
     }
     return value;
 }
@@ -55,6 +76,7 @@ Result<std::string> read_secret(ngx_conf_t* cf, std::string_view word) {
     if (!value) {
         return Error{value.error()};
     }
+    warn_of_readers(cf, word);
     return trim_secret(value.value());
 }
 

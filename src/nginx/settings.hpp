@@ -8,10 +8,12 @@
 
 namespace billing {
 
-// The value behind the word; surrounding white space of a file is dropped. Errors name the source, never the value.
+// The value behind the word, which stands in http or below; surrounding white space of a file is dropped. Errors name
+// the source, never the value.
 Result<std::string> read_setting(ngx_conf_t* cf, std::string_view word);
 
-// The same of a secret: without white space at its ends. Errors never hold it.
+// The same of a secret: without white space at its ends. Errors never hold it; a file that everybody may read is a
+// warning.
 Result<std::string> read_secret(ngx_conf_t* cf, std::string_view word);
 
 // The same of a page: a whole address, or a path.
