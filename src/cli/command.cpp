@@ -32,6 +32,20 @@ Result<std::string> read_setting(const std::string& given) {
     return given;
 }
 
+void complain(LogLevel level, std::string_view text) {
+    if (level >= LogLevel::warn) {
+        fmt::print(stderr, "ngx-billing: {}\n", text);
+    }
+}
+
+PgConfig postgres_config(const std::string& conninfo) {
+    PgConfig config;
+    config.conninfo = conninfo;
+    config.connections = 1;
+    config.timeout_ms = 30'000;
+    return config;
+}
+
 } // namespace
 
 int fail(ExitCode code, const std::string& what) {
@@ -79,16 +93,8 @@ int with_stores(const CommandOptions& options, const std::optional<RedisAddress>
     if (conninfo.empty()) {
         return k_exit_usage;
     }
-    PollReactor reactor{[](LogLevel level, std::string_view text) {
-        if (level >= LogLevel::warn) {
-            fmt::print(stderr, "ngx-billing: {}\n", text);
-        }
-    }};
-    PgConfig config;
-    config.conninfo = conninfo;
-    config.connections = 1;
-    config.timeout_ms = 30'000;
-    Postgres postgres{reactor, config};
+    PollReactor reactor{complain};
+    Postgres postgres{reactor, postgres_config(conninfo)};
     std::optional<Redis> redis;
     std::optional<RedisCache> cache;
     if (address) {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace billing {
 
@@ -17,7 +18,7 @@ enum ExitCode : int {
     k_exit_ok = 0,
     k_exit_failed = 1,      // refused: unknown account, invalid value, changed migration
     k_exit_usage = 2,       // the command line is wrong
-    k_exit_unreachable = 3, // PostgreSQL cannot be reached
+    k_exit_unreachable = 3, // PostgreSQL or Stripe cannot be reached
 };
 
 struct CommandOptions {
@@ -63,5 +64,17 @@ struct NewKey {
 int keys_create(const CommandOptions& options, const NewKey& wanted);
 int keys_list(const CommandOptions& options, const std::string& account); // "" = of all
 int keys_revoke(const CommandOptions& options, const std::string& key);   // its name, or the whole key
+
+struct EventFilter {
+    std::string status; // "" = any; so are the others
+    std::string account;
+    std::string since; // as since_time() takes it
+    int most = 100;
+};
+int events_list(const CommandOptions& options, const EventFilter& wanted);
+int events_show(const CommandOptions& options, const std::string& event, bool payload);
+// Those named, or all dead ones since then.
+int events_replay(const CommandOptions& options, const std::vector<std::string>& events, bool dead,
+                  const std::string& since);
 
 } // namespace billing
