@@ -4,6 +4,7 @@
 #include "async/task.hpp"
 #include "drivers/address.hpp"
 #include "drivers/postgres.hpp"
+#include "drivers/stripe_api.hpp"
 #include "state/redis_cache.hpp"
 
 #include <functional>
@@ -43,6 +44,25 @@ int with_postgres(const CommandOptions& options, const std::function<Task<int>(P
 int with_stores(const CommandOptions& options, const std::optional<RedisAddress>& redis,
                 const std::function<Task<int>(Postgres&, RedisCache*)>& work);
 
+// Where Stripe's key is, never the key itself.
+struct StripeOptions {
+    std::string key = "env:STRIPE_SECRET_KEY"; // or file:PATH
+    std::string api = "https://api.stripe.com";
+};
+
+// How to call Stripe; complains and returns nothing where there is no key, or none that may be used so.
+std::optional<StripeConfig> stripe_of(const StripeOptions& options);
+
+// What a subcommand works with that talks to Stripe.
+struct StripeWork {
+    Reactor& reactor;
+    Postgres& postgres;
+    StripeApi& stripe;
+    bool livemode;
+};
+int with_stripe(const CommandOptions& options, const StripeOptions& stripe,
+                const std::function<Task<int>(StripeWork)>& work);
+
 // For a result that is not ok: says what PostgreSQL said, or what to do when the schema is missing. Returns the exit
 // code.
 int explain_failure(const PgResult& result);
@@ -76,5 +96,14 @@ int events_show(const CommandOptions& options, const std::string& event, bool pa
 // Those named, or all dead ones since then.
 int events_replay(const CommandOptions& options, const std::vector<std::string>& events, bool dead,
                   const std::string& since);
+
+struct ReconcileOptions {
+    std::string account; // "" = all
+    std::string since = "72h";
+    std::string payment_failed = "grace 7d"; // as billing_payment_failed
+    bool dry_run = false;
+    std::int64_t since_s = 0; // follows from `since`
+};
+int reconcile(const CommandOptions& options, const StripeOptions& stripe, const ReconcileOptions& wanted);
 
 } // namespace billing

@@ -2,6 +2,25 @@
 
 namespace billing {
 
+namespace {
+
+// Where Stripe is, and by which key.
+void add_stripe(CLI::App& command, StripeOptions& stripe) {
+    command.add_option("--stripe-key", stripe.key, "Where the secret or restricted key is: env:NAME or file:PATH")
+        ->capture_default_str();
+    command.add_option("--stripe-api", stripe.api, "Another address than Stripe's, as that of a stand-in")
+        ->capture_default_str();
+}
+
+void add_payment_failed(CLI::App& command, std::string& words) {
+    command
+        .add_option("--payment-failed", words,
+                    "What billing_payment_failed in nginx.conf says, for who is first seen owing now")
+        ->capture_default_str();
+}
+
+} // namespace
+
 void add_events(CLI::App& app, CommandOptions& options, int& code) {
     auto* events = app.add_subcommand("events", "What Stripe has told");
     events->require_subcommand(1);
@@ -30,6 +49,19 @@ void add_events(CLI::App& app, CommandOptions& options, int& code) {
     replay->add_flag("--dead", dead, "All that were given up after five tries");
     replay->add_option("--since", since, "Of the dead those received since: 72h, or a time")->needs("--dead");
     replay->callback([&] { code = events_replay(options, named, dead, since); });
+}
+
+void add_reconcile(CLI::App& app, CommandOptions& options, int& code) {
+    auto* command = app.add_subcommand("reconcile", "Compare with Stripe, and bring in order what differs");
+    static StripeOptions stripe;
+    static ReconcileOptions wanted;
+    command->add_option("--account", wanted.account, "Only this account's subscriptions");
+    command->add_option("--since", wanted.since, "Events that Stripe has made in this time, at most 30d")
+        ->capture_default_str();
+    command->add_flag("--dry-run", wanted.dry_run, "Only tell what differs");
+    add_payment_failed(*command, wanted.payment_failed);
+    add_stripe(*command, stripe);
+    command->callback([&] { code = reconcile(options, stripe, wanted); });
 }
 
 } // namespace billing
