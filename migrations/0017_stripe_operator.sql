@@ -173,6 +173,7 @@ DECLARE
     v_drift  jsonb;
     v_more   jsonb;
     a        accounts;
+    v_force  subscriptions;
 BEGIN
     PERFORM set_config('billing.actor', coalesce(p_actor, ''), true);
     IF v_ticket IS NULL THEN -- nothing of this will last
@@ -205,6 +206,14 @@ BEGIN
     v_owed := EXISTS (SELECT FROM subscriptions s WHERE s.account_id = a.id AND s.past_due_since IS NOT NULL);
     v_answer := stripe_apply('', v_event, 1, a.id, v_ticket, v_list, jsonb_build_object('kind', 'subscription',
         'policy', CASE WHEN NOT v_owed THEN p_policy END, 'grace_seconds', CASE WHEN NOT v_owed THEN p_grace END));
+    -- Whoever owes has paid before, and the period before this one is what the credits are of; paying refills them.
+    v_force := subscription_in_force(a.id);
+    IF v_force.status = 'past_due' AND v_force.credits_from IS NULL AND v_force.plan_no IS NOT NULL
+       AND v_force.period_start IS NOT NULL THEN
+        v_force.period_end := v_force.period_start;
+        v_force.period_start := cycle_start(coalesce(v_force.anchor, v_force.period_start), v_force.period_start - interval '1 second');
+        PERFORM credits_allocate(v_force);
+    END IF;
     v_drift := subscriptions_drift(v_before, subscriptions_view(a.id));
     v_more := coalesce((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('action', l.action, 'before', l.before,
             'after', l.after)) ORDER BY l.id) FROM audit_log l WHERE l.id > v_mark AND l.account_id = a.id), '[]');

@@ -106,4 +106,11 @@ struct ReconcileOptions {
 };
 int reconcile(const CommandOptions& options, const StripeOptions& stripe, const ReconcileOptions& wanted);
 
+struct ImportOptions {
+    std::string match = "metadata:account"; // or email, or csv:FILE
+    std::string payment_failed = "grace 7d";
+    bool dry_run = false;
+};
+int import_customers(const CommandOptions& options, const StripeOptions& stripe, const ImportOptions& wanted);
+
 } // namespace billing

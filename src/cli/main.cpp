@@ -220,6 +220,7 @@ int main(int argc, char** argv) {
     add_keys(app, options, code);
     add_events(app, options, code);
     add_reconcile(app, options, code);
+    add_import(app, options, code);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& problem) {

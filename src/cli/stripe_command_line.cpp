@@ -64,4 +64,19 @@ void add_reconcile(CLI::App& app, CommandOptions& options, int& code) {
     command->callback([&] { code = reconcile(options, stripe, wanted); });
 }
 
+void add_import(CLI::App& app, CommandOptions& options, int& code) {
+    auto* command =
+        app.add_subcommand("import", "Link customers that Stripe has already, before the gate is switched on");
+    static StripeOptions stripe;
+    static ImportOptions wanted;
+    command
+        ->add_option("--match", wanted.match,
+                     "Whose a customer is: metadata:KEY, email, or csv:FILE with lines of customer,account")
+        ->capture_default_str();
+    command->add_flag("--dry-run", wanted.dry_run, "Only tell what would happen");
+    add_payment_failed(*command, wanted.payment_failed);
+    add_stripe(*command, stripe);
+    command->callback([&] { code = import_customers(options, stripe, wanted); });
+}
+
 } // namespace billing

@@ -9,5 +9,6 @@ namespace billing {
 
 void add_events(CLI::App& app, CommandOptions& options, int& code);
 void add_reconcile(CLI::App& app, CommandOptions& options, int& code);
+void add_import(CLI::App& app, CommandOptions& options, int& code);
 
 } // namespace billing
