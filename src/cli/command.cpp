@@ -139,7 +139,7 @@ std::optional<StripeConfig> stripe_of(const StripeOptions& options) {
     StripeConfig config;
     config.key = trim_secret(key.value());
     config.base_url = options.api;
-    config.retries = 4; // nobody waits, and a pass over all customers should not end for a hiccup
+    config.retries = 3; // nobody waits, and a pass over all customers should not end for a hiccup
     config.total_ms = 30'000;
     while (config.base_url.ends_with('/')) {
         config.base_url.pop_back();

@@ -85,6 +85,14 @@ int keys_create(const CommandOptions& options, const NewKey& wanted);
 int keys_list(const CommandOptions& options, const std::string& account); // "" = of all
 int keys_revoke(const CommandOptions& options, const std::string& key);   // its name, or the whole key
 
+struct PushOptions {
+    std::string path;     // of the catalog file
+    std::string headline; // of the portal
+    bool live = false;    // also with a live key
+    bool dry_run = false;
+};
+int catalog_push(const CommandOptions& options, const StripeOptions& stripe, const PushOptions& wanted);
+
 struct EventFilter {
     std::string status; // "" = any; so are the others
     std::string account;

@@ -168,6 +168,7 @@ void add_catalog(CLI::App& app, CommandOptions& options, int& code) {
     auto* apply = catalog->add_subcommand("apply", "Bring a catalog file to PostgreSQL; every host follows");
     apply->add_option("FILE", path)->required();
     apply->callback([&] { code = catalog_apply(options, path); });
+    add_push(*catalog, options, code);
 }
 
 void add_keys(CLI::App& app, CommandOptions& options, int& code) {

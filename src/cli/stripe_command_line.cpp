@@ -21,6 +21,19 @@ void add_payment_failed(CLI::App& command, std::string& words) {
 
 } // namespace
 
+void add_push(CLI::App& catalog, CommandOptions& options, int& code) {
+    auto* push = catalog.add_subcommand(
+        "push", "Make products, prices and the customer portal's configuration at Stripe, once, and apply the catalog");
+    static StripeOptions stripe;
+    static PushOptions wanted;
+    push->add_option("FILE", wanted.path)->required();
+    push->add_option("--headline", wanted.headline, "What stands above the customer portal");
+    push->add_flag("--live", wanted.live, "Also with a live key: what is made can be bought");
+    push->add_flag("--dry-run", wanted.dry_run, "Only tell what would be made");
+    add_stripe(*push, stripe);
+    push->callback([&] { code = catalog_push(options, stripe, wanted); });
+}
+
 void add_events(CLI::App& app, CommandOptions& options, int& code) {
     auto* events = app.add_subcommand("events", "What Stripe has told");
     events->require_subcommand(1);

@@ -7,6 +7,8 @@
 
 namespace billing {
 
+// Below "catalog".
+void add_push(CLI::App& catalog, CommandOptions& options, int& code);
 void add_events(CLI::App& app, CommandOptions& options, int& code);
 void add_reconcile(CLI::App& app, CommandOptions& options, int& code);
 void add_import(CLI::App& app, CommandOptions& options, int& code);
