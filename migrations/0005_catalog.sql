@@ -276,6 +276,34 @@ BEGIN
     END IF;
 END $$;
 
+-- The document with the ids that its prices have got at Stripe (ngx-billing catalog push), where it names none itself and
+-- the price is still the same.
+CREATE FUNCTION billing.catalog_with_ids(document jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_document jsonb := document;
+    x          record;
+BEGIN
+    FOR x IN
+        SELECT ARRAY['plans', m.key, 'price', c.key] AS path, y.price_id
+        FROM catalog_members(document -> 'plans', 'plans') m
+        CROSS JOIN LATERAL catalog_members(m.value -> 'price', 'plans.' || m.key || '.price') c
+        JOIN plans p ON p.plan_key = m.key
+        CROSS JOIN LATERAL (SELECT z.price_id FROM plan_prices z WHERE z.plan_no = p.plan_no AND z.interval = c.key
+            AND to_jsonb(z.amount) = c.value -> 'amount' AND z.currency = c.value ->> 'currency' AND z.price_id IS NOT NULL
+            ORDER BY z.active DESC, z.price_no DESC LIMIT 1) y
+        WHERE coalesce(c.value ->> 'id', '') = ''
+        UNION ALL
+        SELECT ARRAY['packs', c.key, 'price'], k.price_id FROM catalog_members(document -> 'packs', 'packs') c
+        JOIN packs k ON k.pack_key = c.key AND k.price_id IS NOT NULL AND to_jsonb(k.amount) = c.value #> '{price,amount}'
+            AND k.currency = c.value #>> '{price,currency}'
+        WHERE coalesce(c.value #>> '{price,id}', '') = ''
+    LOOP
+        v_document := jsonb_set(v_document, x.path || 'id'::text, to_jsonb(x.price_id));
+    END LOOP;
+    RETURN v_document;
+END $$;
+
 -- All or nothing, one at a time (the lock on meta). Plans that left the file stay, inactive, while accounts hold them.
 CREATE FUNCTION billing.catalog_apply(document jsonb) RETURNS jsonb LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
@@ -285,6 +313,7 @@ DECLARE
 BEGIN
     SELECT catalog_version INTO v_before FROM meta FOR NO KEY UPDATE;
     PERFORM catalog_check(document);
+    document := catalog_with_ids(document);
     PERFORM catalog_apply_names(document);
     PERFORM catalog_apply_plans(document);
     PERFORM catalog_apply_prices(document);

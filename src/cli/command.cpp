@@ -1,6 +1,9 @@
 #include "cli/command.hpp"
 
 #include "async/poll_reactor.hpp"
+#include "stripe/names.hpp"
+
+#include <sys/stat.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -30,6 +33,28 @@ Result<std::string> read_setting(const std::string& given) {
         return text;
     }
     return given;
+}
+
+void complain(LogLevel level, std::string_view text) {
+    if (level >= LogLevel::warn) {
+        fmt::print(stderr, "ngx-billing: {}\n", text);
+    }
+}
+
+PgConfig postgres_config(const std::string& conninfo) {
+    PgConfig config;
+    config.conninfo = conninfo;
+    config.connections = 1;
+    config.timeout_ms = 30'000;
+    return config;
+}
+
+// Whoever can read a live key can move money.
+void warn_if_open(const std::string& setting) {
+    struct stat file {};
+    if (setting.starts_with("file:") && ::stat(setting.c_str() + 5, &file) == 0 && (file.st_mode & S_IRWXO) != 0) {
+        fmt::print(stderr, "ngx-billing: {} can be read by everybody; chmod 600 it\n", setting.substr(5));
+    }
 }
 
 } // namespace
@@ -79,16 +104,8 @@ int with_stores(const CommandOptions& options, const std::optional<RedisAddress>
     if (conninfo.empty()) {
         return k_exit_usage;
     }
-    PollReactor reactor{[](LogLevel level, std::string_view text) {
-        if (level >= LogLevel::warn) {
-            fmt::print(stderr, "ngx-billing: {}\n", text);
-        }
-    }};
-    PgConfig config;
-    config.conninfo = conninfo;
-    config.connections = 1;
-    config.timeout_ms = 30'000;
-    Postgres postgres{reactor, config};
+    PollReactor reactor{complain};
+    Postgres postgres{reactor, postgres_config(conninfo)};
     std::optional<Redis> redis;
     std::optional<RedisCache> cache;
     if (address) {
@@ -103,6 +120,59 @@ int with_stores(const CommandOptions& options, const std::optional<RedisAddress>
     if (redis) {
         redis->stop();
     }
+    return code;
+}
+
+std::optional<StripeConfig> stripe_of(const StripeOptions& options) {
+    // What was given is not repeated: it may be a key.
+    if (!options.key.starts_with("env:") && !options.key.starts_with("file:")) {
+        fail(k_exit_usage, "--stripe-key names where the key is: env:NAME or file:PATH; a key on the command line is "
+                           "seen by every user of the machine");
+        return std::nullopt;
+    }
+    const auto key = read_setting(options.key);
+    if (!key) {
+        fail(k_exit_usage, "no key of Stripe: " + key.error() + "; set it, or write --stripe-key file:PATH");
+        return std::nullopt;
+    }
+    warn_if_open(options.key);
+    StripeConfig config;
+    config.key = trim_secret(key.value());
+    config.base_url = options.api;
+    config.retries = 3; // nobody waits, and a pass over all customers should not end for a hiccup
+    config.total_ms = 30'000;
+    while (config.base_url.ends_with('/')) {
+        config.base_url.pop_back();
+    }
+    const KeyMode mode = key_mode(config.key);
+    if (mode == KeyMode::unknown) {
+        fail(k_exit_usage, "in " + options.key +
+                               " is no secret key of Stripe (sk_live_..., sk_test_..., rk_live_..., "
+                               "rk_test_...)");
+        return std::nullopt;
+    }
+    if (mode == KeyMode::live && !config.base_url.starts_with("https://")) {
+        fail(k_exit_usage, "a live key is only sent over https; correct --stripe-api");
+        return std::nullopt;
+    }
+    return config;
+}
+
+int with_stripe(const CommandOptions& options, const StripeOptions& stripe,
+                const std::function<Task<int>(StripeWork)>& work) {
+    auto config = stripe_of(stripe);
+    const std::string conninfo = config ? conninfo_of(options) : "";
+    if (conninfo.empty()) {
+        return k_exit_usage;
+    }
+    const bool livemode = key_mode(config->key) == KeyMode::live;
+    PollReactor reactor{complain};
+    Postgres postgres{reactor, postgres_config(conninfo)};
+    StripeApi api{reactor, std::move(*config)};
+    postgres.start();
+    const int code = run(reactor, work(StripeWork{reactor, postgres, api, livemode}));
+    api.stop();
+    postgres.stop();
     return code;
 }
 

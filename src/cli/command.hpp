@@ -4,11 +4,13 @@
 #include "async/task.hpp"
 #include "drivers/address.hpp"
 #include "drivers/postgres.hpp"
+#include "drivers/stripe_api.hpp"
 #include "state/redis_cache.hpp"
 
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace billing {
 
@@ -17,7 +19,7 @@ enum ExitCode : int {
     k_exit_ok = 0,
     k_exit_failed = 1,      // refused: unknown account, invalid value, changed migration
     k_exit_usage = 2,       // the command line is wrong
-    k_exit_unreachable = 3, // PostgreSQL cannot be reached
+    k_exit_unreachable = 3, // PostgreSQL or Stripe cannot be reached
 };
 
 struct CommandOptions {
@@ -42,6 +44,25 @@ int with_postgres(const CommandOptions& options, const std::function<Task<int>(P
 int with_stores(const CommandOptions& options, const std::optional<RedisAddress>& redis,
                 const std::function<Task<int>(Postgres&, RedisCache*)>& work);
 
+// Where Stripe's key is, never the key itself.
+struct StripeOptions {
+    std::string key = "env:STRIPE_SECRET_KEY"; // or file:PATH
+    std::string api = "https://api.stripe.com";
+};
+
+// How to call Stripe; complains and returns nothing where there is no key, or none that may be used so.
+std::optional<StripeConfig> stripe_of(const StripeOptions& options);
+
+// What a subcommand works with that talks to Stripe.
+struct StripeWork {
+    Reactor& reactor;
+    Postgres& postgres;
+    StripeApi& stripe;
+    bool livemode;
+};
+int with_stripe(const CommandOptions& options, const StripeOptions& stripe,
+                const std::function<Task<int>(StripeWork)>& work);
+
 // For a result that is not ok: says what PostgreSQL said, or what to do when the schema is missing. Returns the exit
 // code.
 int explain_failure(const PgResult& result);
@@ -63,5 +84,41 @@ struct NewKey {
 int keys_create(const CommandOptions& options, const NewKey& wanted);
 int keys_list(const CommandOptions& options, const std::string& account); // "" = of all
 int keys_revoke(const CommandOptions& options, const std::string& key);   // its name, or the whole key
+
+struct PushOptions {
+    std::string path;     // of the catalog file
+    std::string headline; // of the portal
+    bool live = false;    // also with a live key
+    bool dry_run = false;
+};
+int catalog_push(const CommandOptions& options, const StripeOptions& stripe, const PushOptions& wanted);
+
+struct EventFilter {
+    std::string status; // "" = any; so are the others
+    std::string account;
+    std::string since; // as since_time() takes it
+    int most = 100;
+};
+int events_list(const CommandOptions& options, const EventFilter& wanted);
+int events_show(const CommandOptions& options, const std::string& event, bool payload);
+// Those named, or all dead ones since then.
+int events_replay(const CommandOptions& options, const std::vector<std::string>& events, bool dead,
+                  const std::string& since);
+
+struct ReconcileOptions {
+    std::string account; // "" = all
+    std::string since = "72h";
+    std::string payment_failed = "grace 7d"; // as billing_payment_failed
+    bool dry_run = false;
+    std::int64_t since_s = 0; // follows from `since`
+};
+int reconcile(const CommandOptions& options, const StripeOptions& stripe, const ReconcileOptions& wanted);
+
+struct ImportOptions {
+    std::string match = "metadata:account"; // or email, or csv:FILE
+    std::string payment_failed = "grace 7d";
+    bool dry_run = false;
+};
+int import_customers(const CommandOptions& options, const StripeOptions& stripe, const ImportOptions& wanted);
 
 } // namespace billing

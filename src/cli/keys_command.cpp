@@ -1,23 +1,14 @@
 // ngx-billing keys create|list|revoke
 #include "cli/command.hpp"
+#include "cli/output.hpp"
 #include "domain/json.hpp"
 #include "identity/api_key.hpp"
 
-#include <cstdlib>
 #include <fmt/format.h>
 
 namespace billing {
 
 namespace {
-
-std::string actor() {
-    const char* user = std::getenv("USER");
-    return std::string{"command:"} + (user != nullptr ? user : "unknown");
-}
-
-std::string text_of(const json_t* object, const char* key) {
-    return std::string{text_member(object, key).value_or("")};
-}
 
 // One key as a line.
 void print_key(const json_t* key) {
@@ -26,10 +17,6 @@ void print_key(const json_t* key) {
     fmt::print("{}  {:<7}  {}  created {}{}{}\n", text_of(key, "prefix"), text_of(key, "state"),
                text_of(key, "account"), text_of(key, "created_at"), expires.empty() ? "" : "  expires " + expires,
                name.empty() ? "" : "  " + name);
-}
-
-std::optional<std::string> given(const std::string& text) {
-    return text.empty() ? std::nullopt : std::optional<std::string>{text};
 }
 
 Task<int> create(Postgres& postgres, NewKey wanted, bool json) {

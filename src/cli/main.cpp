@@ -1,5 +1,6 @@
 // ngx-billing: the operator's command. Each subcommand is a function in its own file; here is only the command line.
 #include "cli/command.hpp"
+#include "cli/stripe_command_line.hpp"
 #include "domain/json.hpp"
 
 #include <CLI/CLI.hpp>
@@ -167,6 +168,7 @@ void add_catalog(CLI::App& app, CommandOptions& options, int& code) {
     auto* apply = catalog->add_subcommand("apply", "Bring a catalog file to PostgreSQL; every host follows");
     apply->add_option("FILE", path)->required();
     apply->callback([&] { code = catalog_apply(options, path); });
+    add_push(*catalog, options, code);
 }
 
 void add_keys(CLI::App& app, CommandOptions& options, int& code) {
@@ -205,7 +207,7 @@ void add_migrate(CLI::App& app, CommandOptions& options, int& code) {
 
 int main(int argc, char** argv) {
     CLI::App app{"ngx-billing: the command beside nginx's billing module"};
-    app.footer("Exit codes: 0 done, 1 refused, 2 wrong command line, 3 PostgreSQL cannot be reached.\n"
+    app.footer("Exit codes: 0 done, 1 refused, 2 wrong command line, 3 PostgreSQL or Stripe cannot be reached.\n"
                "Example: ngx-billing --dsn 'host=/run/postgresql dbname=app' account set demo --plan pro");
     app.require_subcommand(1);
     app.fallthrough();
@@ -217,6 +219,9 @@ int main(int argc, char** argv) {
     add_catalog(app, options, code);
     add_account(app, options, code);
     add_keys(app, options, code);
+    add_events(app, options, code);
+    add_reconcile(app, options, code);
+    add_import(app, options, code);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& problem) {

@@ -1,10 +1,10 @@
 // ngx-billing migrate: applies migrations/NNNN_name.sql in order, each in a transaction of its own, under one lock.
 // Plain libpq: a migration file holds many statements, which the pipelined driver does not take.
 #include "cli/command.hpp"
+#include "cli/digest.hpp"
 #include "domain/result.hpp"
 
 #include <libpq-fe.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
@@ -40,17 +40,6 @@ struct ClearResult {
 };
 using Connection = std::unique_ptr<PGconn, CloseConnection>;
 using Answer = std::unique_ptr<PGresult, ClearResult>;
-
-std::string sha256_of(const std::string& text) {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned size = 0;
-    EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
-    std::string hex;
-    for (unsigned index = 0; index < size; ++index) {
-        hex += fmt::format("{:02x}", digest[index]);
-    }
-    return hex;
-}
 
 std::string default_directory() {
     std::error_code problem;

@@ -261,6 +261,8 @@ private:
             problem(path + ".id", "\"" + std::string{id} +
                                       "\" is a Stripe product; write the id of one of its prices "
                                       "(price_...), shown in the product's list of prices");
+        } else if (json_object_get(value, "id") == nullptr) {
+            // to be made at Stripe by "catalog push", until when it is not for sale
         } else if (!id.starts_with("price_")) {
             problem(path + ".id", "must be a Stripe price id (price_...)");
         } else if (const auto [known, fresh] = prices_.emplace(id, path); !fresh) {
@@ -277,13 +279,23 @@ private:
         }
     }
 
+    // For the page at which one pays.
+    void description(const json_t* object, const std::string& path) {
+        const json_t* value = json_object_get(object, "description");
+        if (value != nullptr && (!json_is_string(value) || json_string_length(value) > 500)) {
+            problem(path + ".description", "must be a text of at most 500 bytes");
+        }
+    }
+
     void plan(const std::string& key, const json_t* value, const std::string& path) {
         if (!json_is_object(value)) {
             problem(path, "must be an object");
             return;
         }
-        known_members(value, path,
-                      {"name", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes"});
+        known_members(
+            value, path,
+            {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes"});
+        description(value, path);
         const auto rank = integer_member(value, "rank");
         if (!rank || *rank < 0 || *rank > 1000) {
             problem(path + ".rank", "must be a whole number from 0 to 1000; a higher plan has a higher rank");
@@ -348,7 +360,8 @@ private:
 
     void packs(const json_t* object) {
         each(object, "packs", [this](const std::string&, const json_t* value, const std::string& path) {
-            known_members(value, path, {"name", "price", "credit", "quantity"});
+            known_members(value, path, {"name", "description", "price", "credit", "quantity"});
+            description(value, path);
             price(json_object_get(value, "price"), path + ".price");
             const auto credit = text_member(value, "credit").value_or("");
             if (!file_.credits_.contains(credit)) {

@@ -137,6 +137,16 @@ std::int64_t PgResult::integer(int row, int column) const noexcept { return mayb
 
 bool PgResult::boolean(int row, int column) const noexcept { return text(row, column) == "t"; }
 
+std::string PgResult::bytes(int row, int column) const {
+    const auto digit = [](char hex) { return hex <= '9' ? hex - '0' : hex - 'a' + 10; };
+    const std::string_view hex = text(row, column);
+    std::string bytes;
+    bytes.reserve(hex.size() / 2);
+    for (std::size_t at = 0; at + 1 < hex.size(); at += 2)
+        bytes += static_cast<char>(digit(hex[at]) * 16 + digit(hex[at + 1]));
+    return bytes;
+}
+
 std::int64_t PgResult::affected() const noexcept {
     if (!result_)
         return 0;

@@ -100,6 +100,7 @@ public:
     std::int64_t integer(int row, int column) const noexcept;  // 0 for NULL and for what is no integer
     bool boolean(int row, int column) const noexcept;          // false for NULL
     std::optional<std::int64_t> maybe_integer(int row, int column) const noexcept;
+    std::string bytes(int row, int column) const; // of encode(..., 'hex')
     // Rows changed by INSERT, UPDATE, DELETE, MERGE; 0 else.
     std::int64_t affected() const noexcept;
 

@@ -39,6 +39,7 @@ public:
             inbox_postgres_.emplace(reactor, config);
             stripe_.emplace(reactor, *settings.stripe);
             inbox_.emplace(reactor, *inbox_postgres_, *stripe_, received_, settings.inbox);
+            reconcile_.emplace(reactor, *inbox_postgres_, *stripe_, settings.inbox.livemode, look_settings(settings));
         }
     }
 
@@ -56,6 +57,7 @@ public:
         if (inbox_) {
             inbox_postgres_->start();
             scope_.spawn(inbox_->run());
+            scope_.spawn(reconcile_->run());
         }
     }
 
@@ -71,6 +73,14 @@ private:
         config.connections = 1;
         config.tells_outages = false;
         return config;
+    }
+
+    static LookSettings look_settings(const Settings& settings) {
+        LookSettings look;
+        look.payment_policy = settings.inbox.payment_policy;
+        look.grace_seconds = settings.inbox.grace_seconds;
+        look.actor = "jobs:" + settings.host;
+        return look;
     }
 
     PgListenerConfig listener_config(const Settings& settings) {
@@ -100,6 +110,7 @@ private:
     std::optional<Postgres> inbox_postgres_;
     std::optional<StripeApi> stripe_;
     std::optional<Inbox> inbox_;
+    std::optional<ReconcileSchedule> reconcile_;
 };
 
 HostJobs::HostJobs(Reactor& reactor, Shared shared, Settings settings)

@@ -1,6 +1,6 @@
 // The background work of a host, done by whichever worker holds the lease in shared memory: publish changes, follow the
-// change stream, flush usage, process Stripe's events. Every worker owns one and tries for the lease; losing or giving
-// it up stops the work where it waits.
+// change stream, flush usage, process Stripe's events, reconcile with Stripe. Every worker owns one and tries for the
+// lease; losing or giving it up stops the work where it waits.
 #pragma once
 
 #include "async/scope.hpp"
@@ -12,6 +12,7 @@
 #include "jobs/change_reader.hpp"
 #include "jobs/inbox.hpp"
 #include "jobs/publisher.hpp"
+#include "jobs/reconcile_schedule.hpp"
 #include "jobs/usage_flusher.hpp"
 #include "state/account_store.hpp"
 #include "state/catalog_holder.hpp"

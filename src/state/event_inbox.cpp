@@ -41,17 +41,6 @@ std::string hex_of(std::string_view bytes) {
     return text;
 }
 
-int hex_digit(char digit) noexcept { return digit <= '9' ? digit - '0' : digit - 'a' + 10; }
-
-std::string bytes_of(std::string_view hex) {
-    std::string bytes;
-    bytes.reserve(hex.size() / 2);
-    for (std::size_t at = 0; at + 1 < hex.size(); at += 2) {
-        bytes += static_cast<char>(hex_digit(hex[at]) * 16 + hex_digit(hex[at + 1]));
-    }
-    return bytes;
-}
-
 // Not for what was asked but for the state that the server or the schema is in: it may be granted the next time.
 bool may_pass(std::string_view sqlstate) noexcept {
     for (const std::string_view group : {"08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"}) {
@@ -123,7 +112,7 @@ Task<std::vector<ClaimedEvent>> EventInbox::run_claim(PgParams parameters) {
             event.livemode = result.boolean(row, 3);
         }
         event.attempt = result.integer(row, 4);
-        event.payload = bytes_of(result.text(row, 5));
+        event.payload = result.bytes(row, 5);
     }
     co_return events;
 }

@@ -210,6 +210,13 @@ const char* foreign_event(std::string_view stripe_account, std::optional<bool> e
 
 bool handles_event(std::string_view type) noexcept { return handler_of(type) != nullptr; }
 
+std::vector<std::string_view> handled_types() {
+    std::vector<std::string_view> types;
+    for (const Handler& handler : k_handlers)
+        types.push_back(handler.type);
+    return types;
+}
+
 Result<EventEffect> read_effect(const json_t* event) {
     const Handler* const handler = handler_of(text_member(event, "type").value_or(std::string_view()));
     return handler == nullptr ? ignored("a type that changes nothing") : handler->read(event_object(event));

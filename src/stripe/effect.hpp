@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "domain/json.hpp"
 #include "domain/result.hpp"
@@ -14,6 +15,8 @@ namespace billing {
 
 // Events of all other types are stored and left alone.
 bool handles_event(std::string_view type) noexcept;
+// All that are not.
+std::vector<std::string_view> handled_types();
 
 // Why an event is of another world and changes nothing here: of a connected account (Connect), or of the other mode
 // than our key, `livemode`. "" for our own.

@@ -70,6 +70,30 @@ subtest 'parameters that Stripe does not know, or not so' => sub {
     made('a list in brackets without numbers', $stripe->api(POST => '/v1/customers', {'preferred_locales[]' => 'de'}));
 };
 
+subtest 'what is for sale' => sub {
+    my $product = made('a product', post('products', id => 'tea', name => 'Tea', description => 'Hot', metadata => {plan => 'tea'}));
+    refused('the same again', post('products', id => 'tea', name => 'Tea'), code => 'resource_already_exists', param => 'id');
+    refused('a product without a name', post('products'), code => 'parameter_missing', param => 'name');
+    my %price = (product => 'tea', currency => 'usd', unit_amount => 100, recurring => {interval => 'month'}, lookup_key => 'tea');
+    my $price = made('a price', post('prices', %price));
+    refused('a lookup key that is in use', post('prices', %price), param => 'lookup_key', message => qr/already uses that lookup key/);
+    my $other = made('which is handed over when that is said', post('prices', %price, transfer_lookup_key => 'true'));
+    is_deeply [map { $_->{id} } get('prices', lookup_keys => ['tea'])->json->{data}->@*], [$other->{id}], 'it finds the new one';
+    refused('a price of no product', post('prices', %price, product => 'none'), code => 'resource_missing', param => 'product');
+    refused('below nothing', post('prices', %price, unit_amount => -1), code => 'parameter_invalid_integer', param => 'unit_amount');
+    my $update = sub (@products) { post('billing_portal/configurations', features => {subscription_update => {enabled => 'true',
+        default_allowed_updates => ['price'], products => [@products]}}) };
+    my $at = 'features[subscription_update]';
+    refused('a portal without features', post('billing_portal/configurations'), code => 'parameter_missing', param => 'features');
+    refused('changes between nothing', post('billing_portal/configurations', features => {subscription_update => {enabled => 'true'}}),
+        code => 'parameter_missing', param => "${at}[products]");
+    refused('a price of another product', $update->({product => 'tea', prices => ['price_pro_monthly']}), param => "${at}[products][0][prices][0]");
+    refused('two prices a month', $update->({product => 'tea', prices => [$price->{id}, $other->{id}]}), param => "${at}[products][0][prices][0]");
+    refused('eleven products', $update->(map { {product => 'tea', prices => [$price->{id}]} } 1 .. 11), param => "${at}[products]");
+    made('as it should be', $update->({product => 'tea', prices => [$price->{id}]}));
+    refused('more types of events than twenty', get('events', types => [map { "a.b$_" } 1 .. 21]), param => 'types');
+};
+
 subtest 'objects' => sub {
     refused('in the address', get('customers/cus_none'), status => 404, code => 'resource_missing', param => 'id',
         message => qr/^No such customer: 'cus_none'$/);

@@ -2,7 +2,7 @@
 package Billing::Stripe::Events;
 use v5.36;
 use Billing::Stripe::Common qw(expandable listing page created_within);
-use Billing::Stripe::Error qw(exclusive no_such);
+use Billing::Stripe::Error qw(refuse exclusive no_such);
 use Billing::Stripe::Schema qw(text boolean array);
 
 sub routes($class) {
@@ -19,6 +19,7 @@ sub retrieve($account, $params, $id) {
 
 sub list($account, $params) {
     exclusive('type', 'types') if defined $params->{type} && $params->{types};
+    refuse('You may only specify up to 20 types.', param => 'types') if @{$params->{types} // []} > 20;
     my @types = defined $params->{type} ? $params->{type} : @{$params->{types} // []};
     my @wanted = map { my $type = quotemeta($_) =~ s/\\\*/.*/gr; qr/^$type$/ } @types;
     my @all = grep {

@@ -1,12 +1,13 @@
 # /v1/billing_portal: sessions and configurations, and what a customer can do in the portal.
 package Billing::Stripe::Portal;
 use v5.36;
-use Billing::Stripe::Common qw(expandable paging retrieve page check_url);
+use Billing::Stripe::Common qw(expandable paging retrieve page check_url metadata merge_metadata);
 use Billing::Stripe::Customers ();
 use Billing::Stripe::Error qw(refuse missing_parameter exclusive no_such);
 use Billing::Stripe::Lifecycle ();
 use Billing::Stripe::Objects ();
-use Billing::Stripe::Schema qw(text integer boolean one_of object array);
+use Billing::Stripe::Schema qw(text integer boolean one_of object array emptyable);
+use Mojo::JSON qw(true false);
 
 my $unused_for = 300;    # the address of a session dies when it is not opened in time
 
@@ -22,8 +23,27 @@ my %create = (
     ),
 );
 
+my @reasons = qw(customer_service low_quality missing_features other switched_service too_complex too_expensive unused);
+
+my %configuration = (
+    default_return_url => emptyable(text), metadata => metadata, business_profile => object(headline => emptyable(text)),
+    features => object(
+        customer_update => object(enabled => boolean,
+            allowed_updates => emptyable(array(one_of(qw(address email name phone shipping tax_id))))),
+        invoice_history => object(enabled => boolean), payment_method_update => object(enabled => boolean),
+        subscription_cancel => object(enabled => boolean, mode => one_of(qw(at_period_end immediately)),
+            proration_behavior => one_of(qw(always_invoice create_prorations none)),
+            cancellation_reason => object(enabled => boolean, options => emptyable(array(one_of(@reasons))))),
+        subscription_update => object(enabled => boolean, proration_behavior => one_of(qw(always_invoice create_prorations none)),
+            default_allowed_updates => emptyable(array(one_of(qw(price promotion_code quantity)))),
+            products => emptyable(array(object(product => text, prices => array(text))))),
+    ),
+);
+
 sub routes($class) {
     return (
+        ['POST', '/v1/billing_portal/configurations', expandable(%configuration), \&create_configuration],
+        ['POST', '/v1/billing_portal/configurations/:id', expandable(%configuration, active => boolean), \&update_configuration],
         ['POST', '/v1/billing_portal/sessions', expandable(%create), \&create],
         ['GET', '/v1/billing_portal/configurations', paging(active => boolean, is_default => boolean), \&list_configurations],
         ['GET', '/v1/billing_portal/configurations/:id', expandable(), retrieve('billing_portal.configuration', 'configuration')],
@@ -36,6 +56,58 @@ sub list_configurations($account, $params) {
         !grep { defined $params->{$_} && !!$params->{$_} != !!$is->{$_} } qw(active is_default)
     } reverse $account->all('billing_portal.configuration');
     return page($account, '/v1/billing_portal/configurations', $params, @all);
+}
+
+sub create_configuration($account, $params) {
+    missing_parameter('features') if !$params->{features};
+    my $configuration = Billing::Stripe::Objects::portal_configuration($account);
+    $configuration->{features}{$_}{enabled} = false for keys $configuration->{features}->%*;
+    set_configuration($account, $configuration, $params);
+    return $account->add($configuration);
+}
+
+sub update_configuration($account, $params, $id) {
+    my $configuration = $account->get('billing_portal.configuration', $id, status => 404, param => 'configuration');
+    set_configuration($account, $configuration, $params);
+    return $configuration;
+}
+
+sub set_configuration($account, $configuration, $params) {
+    my $features = $params->{features} // {};
+    check_update($account, $features->{subscription_update}) if ($features->{subscription_update} // {})->{enabled};
+    for my $name (keys %$features) {
+        missing_parameter("features[$name][enabled]") if !defined $features->{$name}{enabled};
+        $configuration->{features}{$name} = {$configuration->{features}{$name}->%*, $features->{$name}->%*};
+    }
+    $configuration->{active} = $params->{active} if defined $params->{active};
+    $configuration->{default_return_url} = $params->{default_return_url} || undef if defined $params->{default_return_url};
+    $configuration->{business_profile}{headline} = $params->{business_profile}{headline} || undef
+        if defined(($params->{business_profile} // {})->{headline});
+    $configuration->{metadata} = merge_metadata($configuration->{metadata}, $params->{metadata});
+    return;
+}
+
+# Who may change between prices has to be told between which.
+sub check_update($account, $update) {
+    my $at = 'features[subscription_update]';
+    my $products = $update->{products} || missing_parameter("${at}[products]");
+    missing_parameter("${at}[default_allowed_updates]") if !$update->{default_allowed_updates};
+    refuse('You may only specify up to 10 products.', param => "${at}[products]") if @$products > 10;
+    for my $one (@$products) {
+        my $product = $one->{product} // missing_parameter("${at}[products][0][product]");
+        no_such('product', $product, param => "${at}[products][0][product]") if !$account->find('product', $product);
+        my %interval;
+        for my $id (@{$one->{prices} || missing_parameter("${at}[products][0][prices]")}) {
+            my $price = $account->get('price', $id, param => "${at}[products][0][prices][0]");
+            refuse("The price `$id` does not belong to the product `$product`.", param => "${at}[products][0][prices][0]")
+                if $price->{product} ne $product;
+            refuse("The price `$id` must be active and recurring.", param => "${at}[products][0][prices][0]")
+                if !$price->{active} || !$price->{recurring};
+            refuse('Prices of a product must have different billing intervals.', param => "${at}[products][0][prices][0]")
+                if $interval{"$price->{recurring}{interval}/$price->{currency}"}++;
+        }
+    }
+    return;
 }
 
 sub configuration($account, $id) {

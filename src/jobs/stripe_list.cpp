@@ -1,0 +1,58 @@
+#include "jobs/stripe_list.hpp"
+
+#include "async/sleep.hpp"
+
+#include <utility>
+
+namespace billing {
+
+namespace {
+
+constexpr int k_page_size = 100;
+constexpr std::int64_t k_pause_ms = 100; // ten pages a second, of the hundred calls that Stripe lets an account make
+
+} // namespace
+
+StripeList::StripeList(Reactor& reactor, StripeApi& stripe, std::string path, Form query)
+    : reactor_(reactor), stripe_(stripe), path_(std::move(path)), query_(std::move(query)) {
+    query_.add("limit", k_page_size);
+}
+
+Task<bool> StripeList::next() {
+    if (trouble_ || (begun_ && !page_.more)) {
+        co_return false;
+    }
+    Form query = query_;
+    if (begun_) {
+        query.add("starting_after", page_.last_id);
+        co_await sleep_for(reactor_, k_pause_ms, true);
+    }
+    StripeReply reply = co_await stripe_.get(path_, std::move(query));
+    begun_ = true;
+    read(std::move(reply));
+    co_return !trouble_;
+}
+
+void StripeList::read(StripeReply reply) {
+    page_ = StripePage{};
+    reply_ = std::move(reply);
+    if (!reply_) {
+        trouble_.kind = reply_.kind == ReplyKind::later ? Trouble::Kind::later : Trouble::Kind::refused;
+        trouble_.text = "Stripe refuses to list " + path_ + ": ";
+        if (reply_.kind == ReplyKind::later) {
+            trouble_.text = "no answer from Stripe: ";
+        } else if (reply_.refusal == Refusal::credentials) {
+            trouble_.text = "Stripe does not let the secret key read " + path_ + ": ";
+        }
+        trouble_.text += reply_.log_text();
+        return;
+    }
+    auto page = read_page(reply_.json.get());
+    if (!page) {
+        trouble_ = {Trouble::Kind::refused, "Stripe's answer cannot be read: " + page.error()};
+        return;
+    }
+    page_ = std::move(page).value();
+}
+
+} // namespace billing
