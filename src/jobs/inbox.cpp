@@ -127,6 +127,7 @@ Result<EventEffect> Inbox::effect_of(const ClaimedEvent& event) const {
     if (!payload) {
         return Error{payload.error()};
     }
+    rename_account(payload.value().get(), settings_.account_name);
     auto read = read_effect(payload.value().get());
     if (read && read.value().effect) {
         json_t* const effect = read.value().effect.get();

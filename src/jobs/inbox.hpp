@@ -22,6 +22,7 @@
 namespace billing {
 
 struct InboxSettings {
+    std::string account_name = "account";      // of the account in the metadata of checkouts
     bool livemode = false;                     // of Stripe's key: events of the other world change nothing
     std::string payment_policy = "grace";      // or "maintenance": of an account that owes
     std::optional<std::int64_t> grace_seconds; // how long it may

@@ -65,6 +65,7 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf, 
     settings.stripe = stripe_config(conf, table);
     settings.inbox.table = &table;
     const PaymentPolicy policy = conf.payment_policy.value_or(PaymentPolicy{});
+    settings.inbox.account_name = conf.metadata.value_or(MetadataNames{}).account;
     settings.inbox.livemode = is_live(conf);
     settings.inbox.payment_policy = policy.maintenance ? "maintenance" : "grace";
     settings.inbox.grace_seconds = policy.grace_seconds;

@@ -196,4 +196,39 @@ subtest 'C9: a portal that makes the customer' => sub {
     is scalar(grep { ($_->{metadata}{account} // '') eq 'newcomer' } $stripe->all('customer')), 1, 'is the same customer';
 };
 
+# B: clerkUserId, creditQty, productType; C: userId, tier.
+subtest "C6: metadata under the operator's names, and read back by them" => sub {
+    my $other = world(
+        stripe => 1,
+        http => 'billing_metadata account=clerkUserId plan=tier credit=productType quantity=packSize;',
+        locations => <<'END',
+    billing_account $user;
+    location /export/ { billing on; billing_feature asset_download; proxy_pass http://app; }
+    location = /billing/webhook { billing_webhook; }
+    location = /checkout { billing_checkout; }
+END
+    );
+    my ($there, $seller) = ($other->host, $other->stripe);
+    my $buy = sub ($plan) {
+        is answer_of($there->request('POST', '/checkout', body => $json->encode({plan => $plan}), headers => {'Content-Type' => 'application/json', Authorization => 'Bearer test:renamed'})),
+            '200', "a checkout of $plan";
+        my ($open) = grep { $_->{status} eq 'open' } $seller->all('checkout.session');
+        return $seller->object($open->{id});
+    };
+    my $session = $buy->('starter');
+    is_deeply $session->{metadata}, {clerkUserId => 'renamed', tier => 'starter', price => 'price_starter_monthly', quantity => '1'}, 'a plan';
+    my ($sent) = reverse $seller->calls(method => 'POST', path => '/v1/checkout/sessions');
+    is_deeply $sent->{params}{subscription_data}, {metadata => {clerkUserId => 'renamed', tier => 'starter'}}, 'the subscription carries the same';
+    is_deeply $seller->object($session->{customer})->{metadata}, {clerkUserId => 'renamed'}, "and the customer whose it is";
+    $other->sql(q{UPDATE billing.accounts SET stripe_customer_id = NULL WHERE external_id = 'renamed'});    # so that only the metadata tells
+    $seller->pay($session->{id});
+    wait_for(sub { $there->get('/export/x', Authorization => 'Bearer test:renamed')->status == 200 }, 10, 'the plan has come');
+    is $other->account('renamed')->{plan}, 'starter', 'W5: it is linked by that name';
+    $session = $buy->('logo_10');
+    is_deeply $session->{metadata}, {clerkUserId => 'renamed', productType => 'logo', packSize => '10', price => 'price_logo_pack_10', quantity => '1'}, 'B: a pack';
+    $seller->pay($session->{id});
+    wait_for(sub { $other->sql(q{SELECT 1 FROM billing.credit_balances WHERE bought = 10}) }, 10, 'its credits');
+    pass 'B: and its credits have come';
+};
+
 done_testing;
