@@ -181,6 +181,19 @@ char* set_payment_failed(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     });
 }
 
+char* set_payment_disputed(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
+        if (main.dispute_maintenance) {
+            return duplicate();
+        }
+        if (word(cf, 1) != "notify" && word(cf, 1) != "maintenance") {
+            return fail(cf, "invalid \"" + std::string{word(cf, 1)} + "\"; write notify or maintenance");
+        }
+        main.dispute_maintenance = word(cf, 1) == "maintenance";
+        return NGX_CONF_OK;
+    });
+}
+
 char* set_jobs(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
         if (main.jobs) {

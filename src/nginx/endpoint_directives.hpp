@@ -9,7 +9,9 @@ namespace billing {
 char* set_stripe(ngx_conf_t* cf, ngx_command_t* command,
                  void* conf); // billing_stripe key=SETTING [api=URL] [version=V]
 char* set_payment_failed(ngx_conf_t* cf, ngx_command_t* command,
-                         void* conf);                               // billing_payment_failed grace|maintenance [TIME]
+                         void* conf); // billing_payment_failed grace|maintenance [TIME]
+char* set_payment_disputed(ngx_conf_t* cf, ngx_command_t* command,
+                           void* conf);                             // billing_payment_disputed notify|maintenance
 char* set_jobs(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_jobs on|off
 
 // http, server, location
