@@ -49,7 +49,9 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_catalog"), NGX_CONF_TAKE1, set_catalog), // FILE: what is for sale
     http_directive(ngx_string("billing_stripe"), NGX_CONF_TAKE123, set_stripe), // key=SETTING [api=URL] [version=V]
     http_directive(ngx_string("billing_payment_failed"), NGX_CONF_TAKE12,
-                   set_payment_failed),                                           // grace | maintenance [TIME]
+                   set_payment_failed), // grace | maintenance [TIME]
+    http_directive(ngx_string("billing_payment_disputed"), NGX_CONF_TAKE1,
+                   set_payment_disputed),                                         // notify | maintenance
     http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs),         // on | off: the work for all hosts
     http_directive(ngx_string("billing_dev_mode"), NGX_CONF_TAKE1, set_dev_mode), // on | off: billing_upgrade may be
     http_directive(ngx_string("billing_metadata"), NGX_CONF_1MORE, set_metadata), // WHAT=NAME... of our metadata there

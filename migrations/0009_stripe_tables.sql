@@ -57,6 +57,8 @@ CREATE TABLE billing.subscriptions (
     grace_until     billing.moment, -- while it owes
     held            boolean NOT NULL DEFAULT false, -- owes, and the policy is maintenance
     credits_from    billing.moment, -- start of the period that its first credits were given for
+    pause           text, -- of collection, while its status says nothing of it: void, keep_as_draft, mark_uncollectible
+    paused_from     billing.moment, -- void: its next period is not paid for, and gives nothing
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX subscriptions_account ON billing.subscriptions (account_id);
@@ -80,6 +82,46 @@ CREATE TABLE billing.invoices (
     settled         boolean NOT NULL DEFAULT false -- paid, or its subscription went on without it
 );
 CREATE INDEX invoices_subscription ON billing.invoices (subscription_id);
+CREATE INDEX invoices_payment ON billing.invoices (payment_intent) WHERE payment_intent IS NOT NULL;
+
+-- A payment of which something went back, or which is contested. owed: the units of its pack that this stands for; taken: as
+-- many of them as were still there.
+CREATE TABLE billing.charges (
+    charge_id      text COLLATE "C" PRIMARY KEY CHECK (charge_id <> ''),
+    account_id     bigint NOT NULL REFERENCES billing.accounts,
+    payment_intent text COLLATE "C",
+    amount         bigint NOT NULL CHECK (amount >= 0),
+    currency       text,
+    owed           bigint NOT NULL DEFAULT 0,
+    taken          bigint NOT NULL DEFAULT 0,
+    moves          integer NOT NULL DEFAULT 0, -- of its units, away and back: each has its own key in the ledger
+    seen_seq       bigint NOT NULL DEFAULT 0, -- ticket of the last look at its refunds
+    CONSTRAINT charges_taken_of_owed CHECK (taken BETWEEN 0 AND owed)
+);
+CREATE INDEX charges_payment ON billing.charges (payment_intent) WHERE payment_intent IS NOT NULL;
+
+-- stands: the money went back, or is about to; false: it failed or was canceled.
+CREATE TABLE billing.refunds (
+    refund_id text COLLATE "C" PRIMARY KEY CHECK (refund_id <> ''),
+    charge_id text COLLATE "C" NOT NULL REFERENCES billing.charges,
+    amount    bigint NOT NULL CHECK (amount >= 0),
+    stands    boolean NOT NULL
+);
+CREATE INDEX refunds_charge ON billing.refunds (charge_id);
+
+-- status is Stripe's word. holds: the policy was maintenance when it was first seen, and neither has it ended well since nor
+-- has somebody else ended the maintenance.
+CREATE TABLE billing.disputes (
+    dispute_id text COLLATE "C" PRIMARY KEY CHECK (dispute_id <> ''),
+    account_id bigint NOT NULL REFERENCES billing.accounts,
+    charge_id  text COLLATE "C" NOT NULL REFERENCES billing.charges,
+    amount     bigint NOT NULL CHECK (amount >= 0),
+    status     text NOT NULL,
+    holds      boolean NOT NULL DEFAULT false,
+    seen_seq   bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX disputes_charge ON billing.disputes (charge_id);
+CREATE INDEX disputes_holding ON billing.disputes (account_id) WHERE holds;
 
 CREATE TABLE billing.checkout_sessions (
     session_id     text COLLATE "C" PRIMARY KEY CHECK (session_id <> ''),
@@ -132,11 +174,14 @@ CREATE TABLE billing.outbox (
 );
 CREATE INDEX outbox_due ON billing.outbox (id) WHERE done_at IS NULL;
 
--- Tickets: a look at Stripe begins with fetch_seq + 1; what it saw is applied only if no later look was.
+-- Tickets: a look at Stripe begins with fetch_seq + 1; what it saw is applied only if no later look at the same was: at the
+-- subscriptions (applied_seq), the customer itself, its entitlements.
 ALTER TABLE billing.accounts
     ADD COLUMN fetch_seq bigint NOT NULL DEFAULT 0,
     ADD COLUMN applied_seq bigint NOT NULL DEFAULT 0,
-    ADD COLUMN customer_changed_at timestamptz, -- of the last customer.updated that was applied
+    ADD COLUMN customer_seq bigint NOT NULL DEFAULT 0,
+    ADD COLUMN entitlements_seq bigint NOT NULL DEFAULT 0,
+    ADD COLUMN entitlements text[], -- lookup keys of the features that Stripe grants; NULL: it never told
     ADD CONSTRAINT accounts_tickets CHECK (applied_seq <= fetch_seq);
 
 -- remaining = what the plan gave and is left + bought. Spending takes the plan's part first.

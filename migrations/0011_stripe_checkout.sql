@@ -88,25 +88,38 @@ BEGIN
 END $$;
 
 -- Whose event is it, and a ticket for the look at Stripe that follows. p_account: what a checkout session of ours names
--- (NULL for all other events); it counts only where neither the customer nor the account has a link. No row: unknown.
--- conflict: the link in force says otherwise; there is no ticket, and nothing may be applied. customer: the link in force.
-CREATE FUNCTION billing.customer_ticket(p_customer text, p_account text)
-    RETURNS TABLE (account_id bigint, account text, customer text, ticket bigint, conflict boolean)
+-- (NULL for all other events); it counts only where neither the customer nor the account has a link. p_payment: the payment
+-- intent that the event is about; what was sold to an account stays its own, whatever has become of its customer.
+-- No row: unknown. conflict: the link in force says otherwise; there is no ticket, and nothing may be applied. customer: the
+-- link in force. former: p_customer was the account's, and is gone; what Stripe still lists of it says nothing any more.
+CREATE FUNCTION billing.customer_ticket(p_customer text, p_account text, p_payment text DEFAULT NULL)
+    RETURNS TABLE (account_id bigint, account text, customer text, ticket bigint, conflict boolean, former boolean)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     a accounts;
 BEGIN
     conflict := false;
+    former := false;
     SELECT x.* INTO a FROM accounts x WHERE x.stripe_customer_id = p_customer;
     IF FOUND THEN
         conflict := a.external_id <> p_account;
     ELSE
         SELECT x.* INTO a FROM accounts x WHERE x.external_id = p_account;
-        IF NOT FOUND THEN
+        IF FOUND THEN
+            conflict := a.stripe_customer_id <> p_customer;
+        ELSIF p_account IS NOT NULL THEN
             RETURN;
+        ELSE
+            SELECT x.* INTO a FROM accounts x WHERE x.id = coalesce(
+                (SELECT f.account_id FROM former_customers f WHERE f.customer_id = p_customer),
+                (SELECT min(c.account_id) FROM checkout_sessions c WHERE c.payment_intent = p_payment),
+                (SELECT min(i.account_id) FROM invoices i WHERE i.payment_intent = p_payment));
+            IF NOT FOUND THEN
+                RETURN;
+            END IF;
+            former := p_customer IS NOT NULL;
         END IF;
-        conflict := a.stripe_customer_id <> p_customer;
     END IF;
     conflict := coalesce(conflict, false);
     IF NOT conflict THEN
@@ -374,4 +387,4 @@ GRANT EXECUTE ON FUNCTION
     billing.checkout_failed(text),
     billing.checkout_closed(text, text)
     TO billing_gate, billing_jobs;
-GRANT EXECUTE ON FUNCTION billing.customer_ticket(text, text) TO billing_jobs;
+GRANT EXECUTE ON FUNCTION billing.customer_ticket(text, text, text) TO billing_jobs;

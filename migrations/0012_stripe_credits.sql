@@ -1,5 +1,5 @@
--- Credits that follow subscriptions: the first allocation, raises, refills, the end, and packs. Only stripe_apply calls
--- these, under the account's row lock; the ledger's key makes each movement once.
+-- Credits that follow subscriptions: the first allocation, raises, refills, the end; packs; and payments that go back. Only
+-- stripe_apply calls these, under the account's row lock; the ledger's key makes each movement once.
 --
 -- The rule (keep_used): within a period, what an account used and what it has left together never exceed the largest
 -- allocation of a plan that it held in the period, plus what it bought. An upgrade raises to the new allocation less what
@@ -207,7 +207,148 @@ BEGIN
     b.bought := b.bought + k.quantity * p_count;
     PERFORM credit_move(b, 'grant', k.quantity * p_count, 'pack:' || p_session, NULL, 'pack bought',
         jsonb_build_object('pack', k.pack_key, 'session', p_session, 'payment_intent', p_payment_intent));
+    PERFORM charge_settle(x.charge_id) FROM charges x WHERE x.payment_intent = p_payment_intent AND x.account_id = p_account_id;
     RETURN true;
 END $$;
+
+-- ---------------------------------------------------------------- payments that go back
+
+-- What a pack owes for the part of its payment that went back, by refunds and lost disputes, in proportion and rounded down:
+-- settled against what is left of bought units, once. What is spent already is not taken from anything else, nor later. A
+-- refund that fails brings back what had been taken for it. Without a pack (yet) there is nothing to do: buying one settles.
+CREATE FUNCTION billing.charge_settle(p_charge text) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    c       charges;
+    g       credit_ledger; -- the grant of the pack
+    v_back  bigint;
+    v_owed  bigint;
+    v_taken bigint;
+    b       credit_balances;
+BEGIN
+    SELECT x.* INTO c FROM charges x WHERE x.charge_id = p_charge FOR NO KEY UPDATE;
+    SELECT l.* INTO g FROM checkout_sessions s CROSS JOIN credit_types t
+        JOIN credit_ledger l ON l.account_id = s.account_id AND l.idem_key = 'pack:' || s.session_id || ':' || t.credit_key
+        WHERE s.payment_intent = c.payment_intent AND s.account_id = c.account_id;
+    IF NOT FOUND OR c.amount = 0 THEN
+        RETURN;
+    END IF;
+    v_back := least(c.amount,
+        (SELECT coalesce(sum(r.amount), 0) FROM refunds r WHERE r.charge_id = p_charge AND r.stands)
+        + (SELECT coalesce(sum(d.amount), 0) FROM disputes d WHERE d.charge_id = p_charge AND d.status = 'lost'));
+    v_owed := div(g.quantity::numeric * v_back, c.amount);
+    IF v_owed = c.owed THEN
+        RETURN;
+    END IF;
+    b := credit_balance(c.account_id, g.credit_no);
+    v_taken := CASE WHEN v_owed > c.owed THEN c.taken + least(v_owed - c.owed, b.bought) ELSE least(c.taken, v_owed) END;
+    UPDATE charges x SET owed = v_owed, taken = v_taken, moves = x.moves + 1 WHERE x.charge_id = p_charge;
+    IF v_taken <> c.taken THEN
+        b.remaining := b.remaining + c.taken - v_taken;
+        b.bought := b.bought + c.taken - v_taken;
+        PERFORM credit_move(b, 'adjust', c.taken - v_taken, format('back:%s:%s', p_charge, c.moves + 1), NULL,
+            CASE WHEN v_owed > c.owed THEN 'payment went back' ELSE 'refund failed' END,
+            jsonb_build_object('charge', p_charge, 'payment_intent', c.payment_intent));
+    END IF;
+    IF v_taken - c.taken < v_owed - c.owed THEN
+        PERFORM alarm(c.account_id, 'spent_before_refund', p_charge || ':' || c.moves + 1,
+            jsonb_build_object('charge', p_charge, 'owed', v_owed - c.owed, 'taken', v_taken - c.taken));
+    END IF;
+END $$;
+
+-- What a look saw of a charge: {id, payment_intent, amount, currency}.
+CREATE FUNCTION billing.charge_store(p_account_id bigint, c jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    INSERT INTO charges AS x (charge_id, account_id, payment_intent, amount, currency)
+        VALUES (c ->> 'id', p_account_id, c ->> 'payment_intent', (c ->> 'amount')::bigint, c ->> 'currency')
+        ON CONFLICT (charge_id) DO UPDATE SET payment_intent = coalesce(excluded.payment_intent, x.payment_intent)
+        WHERE x.account_id = excluded.account_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'charge % belongs to another account', c ->> 'id' USING ERRCODE = 'BI002';
+    END IF;
+END $$;
+
+CREATE FUNCTION billing.charge_audit(p_account_id bigint, p_action text, p_charge text, p_amount bigint, p_details jsonb)
+    RETURNS void LANGUAGE sql SET search_path = billing, pg_temp AS $$
+    INSERT INTO audit_log (account_id, actor, action, after, invoice_id, amount, currency)
+        SELECT p_account_id, audit_actor(), p_action, jsonb_build_object('charge', p_charge) || jsonb_strip_nulls(p_details),
+            (SELECT min(i.invoice_id) FROM invoices i WHERE i.payment_intent = c.payment_intent), p_amount, c.currency
+        FROM charges c WHERE c.charge_id = p_charge
+$$;
+
+-- charge: {seen: {id, payment_intent, amount, currency, refunds: [{id, amount, status}]}}: all refunds of one charge, as they
+-- are under p_ticket.
+CREATE FUNCTION billing.effect_charge(p_account_id bigint, p_ticket bigint, e jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_charge text := e #>> '{seen,id}';
+    v_was    boolean;
+    r        record;
+BEGIN
+    PERFORM charge_store(p_account_id, e -> 'seen');
+    UPDATE charges x SET seen_seq = p_ticket WHERE x.charge_id = v_charge AND x.seen_seq < p_ticket;
+    IF NOT FOUND THEN
+        RETURN; -- a later look has been applied
+    END IF;
+    FOR r IN SELECT j ->> 'id' AS id, (j ->> 'amount')::bigint AS amount,
+                 coalesce(j ->> 'status', '') NOT IN ('failed', 'canceled') AS stands
+             FROM jsonb_array_elements(e #> '{seen,refunds}') j ORDER BY 1 LOOP
+        SELECT x.stands INTO v_was FROM refunds x WHERE x.refund_id = r.id;
+        CONTINUE WHEN v_was = r.stands;
+        INSERT INTO refunds AS x (refund_id, charge_id, amount, stands) VALUES (r.id, v_charge, r.amount, r.stands)
+            ON CONFLICT (refund_id) DO UPDATE SET stands = excluded.stands;
+        -- One that has failed before it was known was made all the same: the audit does not depend on when we looked.
+        IF v_was IS NULL OR r.stands THEN
+            PERFORM charge_audit(p_account_id, 'payment.refunded', v_charge, r.amount, jsonb_build_object('refund', r.id));
+        END IF;
+        IF NOT r.stands THEN
+            PERFORM charge_audit(p_account_id, 'refund.failed', v_charge, r.amount, jsonb_build_object('refund', r.id));
+        END IF;
+    END LOOP;
+    PERFORM charge_settle(v_charge);
+END $$;
+
+-- dispute: {seen: {id, amount, status, reason, charge: {as above, without refunds}}, dispute_policy: notify | maintenance}.
+-- Answers 'opened' if it was not known before, 'released' if its maintenance is over, else NULL.
+CREATE FUNCTION billing.effect_dispute(p_account_id bigint, p_ticket bigint, e jsonb) RETURNS text LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    d        jsonb := e -> 'seen';
+    v_status text := coalesce(d ->> 'status', '');
+    v_well   boolean := v_status IN ('won', 'warning_closed', 'prevented');
+    v_was    disputes;
+    v_more   jsonb := jsonb_build_object('dispute', d ->> 'id', 'reason', d ->> 'reason', 'status', v_status);
+BEGIN
+    PERFORM charge_store(p_account_id, d -> 'charge');
+    SELECT x.* INTO v_was FROM disputes x WHERE x.dispute_id = d ->> 'id';
+    IF v_was.seen_seq >= p_ticket THEN
+        RETURN NULL; -- a later look has been applied
+    END IF;
+    INSERT INTO disputes AS x (dispute_id, account_id, charge_id, amount, status, holds, seen_seq)
+        VALUES (d ->> 'id', p_account_id, d #>> '{charge,id}', (d ->> 'amount')::bigint, v_status,
+                e ->> 'dispute_policy' = 'maintenance' AND NOT v_well, p_ticket)
+        ON CONFLICT (dispute_id) DO UPDATE SET amount = excluded.amount, status = excluded.status,
+            holds = x.holds AND NOT v_well, seen_seq = excluded.seen_seq;
+    IF v_was.dispute_id IS NULL THEN
+        PERFORM charge_audit(p_account_id, 'payment.disputed', d #>> '{charge,id}', (d ->> 'amount')::bigint, v_more);
+    END IF;
+    IF (v_well OR v_status = 'lost') AND v_status IS DISTINCT FROM v_was.status THEN
+        PERFORM charge_audit(p_account_id, CASE WHEN v_well THEN 'dispute.won' ELSE 'dispute.lost' END,
+            d #>> '{charge,id}', (d ->> 'amount')::bigint, v_more);
+    END IF;
+    PERFORM charge_settle(d #>> '{charge,id}');
+    RETURN CASE WHEN v_was.dispute_id IS NULL THEN 'opened' WHEN v_was.holds AND v_well THEN 'released' END;
+END $$;
+
+-- Whoever ends a maintenance by hand ends what the disputes known so far hold; a later one holds anew.
+CREATE FUNCTION billing.disputes_release() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+BEGIN
+    UPDATE disputes d SET holds = false WHERE d.account_id = NEW.id AND d.holds;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER accounts_disputes_release AFTER UPDATE OF maintenance ON billing.accounts FOR EACH ROW
+    WHEN (OLD.maintenance <> 'none' AND NEW.maintenance = 'none') EXECUTE FUNCTION billing.disputes_release();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;

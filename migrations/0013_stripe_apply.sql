@@ -7,6 +7,10 @@ $$ SELECT status IN ('canceled', 'incomplete_expired') $$;
 CREATE FUNCTION billing.subscription_live(status text) RETURNS boolean LANGUAGE sql IMMUTABLE AS
 $$ SELECT status IN ('active', 'trialing', 'past_due') $$;
 
+-- Stripe's word for it, but for one whose invoices are voided: what was paid is had to its end, then it is paused.
+CREATE FUNCTION billing.subscription_state(s billing.subscriptions) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT CASE WHEN s.paused_from <= s.period_start AND s.status IN ('active', 'trialing', 'past_due') THEN 'paused' ELSE s.status END $$;
+
 -- Which of a subscription's prices gives the plan: the one of the highest; NULL if the catalog knows none.
 CREATE FUNCTION billing.plan_price(prices text[]) RETURNS text LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
     SELECT m.price_id FROM plan_prices m JOIN plans p USING (plan_no)
@@ -26,14 +30,14 @@ BEGIN
     END IF;
     -- The period is that of the item which has the plan's price, where items have periods of their own.
     INSERT INTO subscriptions AS s (subscription_id, account_id, customer_id, status, prices, quantity, period_start,
-            period_end, cancel_at, trial_end, anchor, started_at, ended_at, past_due_since)
+            period_end, cancel_at, trial_end, anchor, started_at, ended_at, past_due_since, pause)
         SELECT DISTINCT ON (e ->> 'id') e ->> 'id', p_account_id, coalesce(e ->> 'customer', p_customer), e ->> 'status',
             x.prices, (e ->> 'quantity')::bigint,
             stripe_time(coalesce(i.item -> 'period_start', e -> 'period_start')),
             stripe_time(coalesce(i.item -> 'period_end', e -> 'period_end')), stripe_time(e -> 'cancel_at'),
             stripe_time(e -> 'trial_end'), stripe_time(e -> 'anchor'), stripe_time(e -> 'created'),
             CASE WHEN subscription_over(e ->> 'status') THEN coalesce(stripe_time(e -> 'ended_at'), p_at) END,
-            CASE WHEN e ->> 'status' IN ('past_due', 'unpaid') THEN p_at END
+            CASE WHEN e ->> 'status' IN ('past_due', 'unpaid') THEN p_at END, e ->> 'pause'
         FROM jsonb_array_elements(jsonb_strip_nulls(p_list)) e
         CROSS JOIN LATERAL (SELECT ARRAY(SELECT jsonb_array_elements_text(coalesce(e -> 'prices',
             jsonb_path_query_array(e, '$.items[*].price')))) AS prices) x
@@ -48,7 +52,7 @@ BEGIN
             started_at = coalesce(excluded.started_at, s.started_at), ended_at = excluded.ended_at,
             past_due_since = CASE WHEN excluded.past_due_since IS NOT NULL
                              THEN coalesce(s.past_due_since, excluded.past_due_since) END,
-            changed_at = clock_timestamp()
+            pause = excluded.pause, changed_at = clock_timestamp()
         WHERE NOT subscription_over(s.status);
     -- Where Stripe does not tell the anchor, the period's start is one. In February it may have lost days that the month before
     -- still had: then the former one stands as long as it leads to this start.
@@ -89,6 +93,12 @@ BEGIN
             AND NOT x.settled ORDER BY x.first_failed_at, x.invoice_id LIMIT 1) i ON true
         WHERE o.account_id = p_account_id AND s.subscription_id = o.subscription_id
           AND (o.past_due_since IS NOT NULL OR o.grace_until IS NOT NULL OR o.held);
+
+    -- Paid for to the end of the last period that an invoice was paid for; where none is known, of the one it was paused in.
+    UPDATE subscriptions s SET paused_from = CASE WHEN s.pause = 'void' THEN coalesce(
+            (SELECT max(i.period_end) FROM invoices i WHERE i.subscription_id = s.subscription_id AND i.paid_at IS NOT NULL),
+            s.paused_from, s.period_end) END
+        WHERE s.account_id = p_account_id AND (s.pause IS NOT NULL OR s.paused_from IS NOT NULL);
 END $$;
 
 -- The one that provides the plan: the highest plan among the live ones (what owes only within its grace); without one the
@@ -98,7 +108,7 @@ CREATE FUNCTION billing.subscription_in_force(p_account_id bigint) RETURNS billi
     SET search_path = billing, pg_temp AS $$
     SELECT s.* FROM subscriptions s LEFT JOIN plans p ON p.plan_no = s.plan_no
     WHERE s.account_id = p_account_id AND s.status NOT IN ('canceled', 'incomplete', 'incomplete_expired')
-    ORDER BY CASE WHEN NOT subscription_live(s.status) THEN 2
+    ORDER BY CASE WHEN NOT subscription_live(subscription_state(s)) THEN 2
                   WHEN s.status = 'past_due' AND s.grace_until < clock_timestamp() THEN 1 ELSE 0 END,
         p.plan_no IS NULL, p.rank DESC, s.status = 'past_due', s.started_at DESC NULLS LAST, s.subscription_id DESC
     LIMIT 1
@@ -128,33 +138,48 @@ BEGIN
     END IF;
 END $$;
 
--- The account as its subscriptions have it. v_was: the one in force before. An account that no subscription provided for
--- keeps what it has: an operator may have given it. An unknown price keeps the plan. Maintenance by an operator stays.
-CREATE FUNCTION billing.account_recompute(p_account_id bigint, v_was billing.subscriptions, s billing.subscriptions)
-    RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+-- Maintenance by reason of payment: 'payment' or 'none'. An operator's stays.
+CREATE FUNCTION billing.maintenance_of(p_now text, p_held boolean) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$ SELECT CASE WHEN p_now = 'operator' THEN 'operator' WHEN p_held THEN 'payment' ELSE 'none' END $$;
+
+-- An account that no subscription provides for, nor did before this event, keeps what it has: an operator may have given it.
+-- But for what disputes hold; p_dispute is what effect_dispute answered.
+CREATE FUNCTION billing.account_hold(p_account_id bigint, p_disputed boolean, p_dispute text) RETURNS void
+    LANGUAGE sql SET search_path = billing, pg_temp AS $$
+    UPDATE accounts a SET maintenance = maintenance_of(a.maintenance, p_disputed OR a.status = 'canceled')
+        WHERE a.id = p_account_id AND p_dispute IS NOT NULL AND (p_disputed OR p_dispute = 'released')
+$$;
+
+-- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force. An unknown price keeps the
+-- plan.
+CREATE FUNCTION billing.account_recompute(p_account_id bigint, p_was billing.subscriptions, p_now billing.subscriptions,
+        p_dispute text) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_paid  boolean := false;
-    v_free  smallint;
-    v_ended record;
+    v_state    text := subscription_state(p_now);
+    v_disputed boolean := EXISTS (SELECT FROM disputes d WHERE d.account_id = p_account_id AND d.holds);
+    v_paid     boolean := false;
+    v_free     smallint;
+    v_ended    record;
 BEGIN
-    IF s.subscription_id IS NOT NULL THEN
-        UPDATE accounts a SET plan_no = coalesce(s.plan_no, a.plan_no),
-            status = CASE WHEN subscription_live(s.status) OR s.status = 'unpaid' THEN s.status ELSE 'paused' END,
-            period_start = s.period_start, period_end = s.period_end, cancel_at = s.cancel_at, trial_end = s.trial_end,
-            cycle_anchor = coalesce(s.anchor, a.cycle_anchor),
-            grace_until = s.grace_until,
-            maintenance = CASE WHEN a.maintenance = 'operator' THEN 'operator' WHEN s.held THEN 'payment' ELSE 'none' END
+    IF p_now.subscription_id IS NOT NULL THEN
+        UPDATE accounts a SET plan_no = coalesce(p_now.plan_no, a.plan_no),
+            status = CASE WHEN subscription_live(v_state) OR v_state = 'unpaid' THEN v_state ELSE 'paused' END,
+            period_start = p_now.period_start, period_end = p_now.period_end, cancel_at = p_now.cancel_at,
+            trial_end = p_now.trial_end, cycle_anchor = coalesce(p_now.anchor, a.cycle_anchor),
+            grace_until = p_now.grace_until, maintenance = maintenance_of(a.maintenance, p_now.held OR v_disputed)
             WHERE a.id = p_account_id;
-        IF s.status = 'past_due' AND s.credits_from IS NULL THEN -- seen late: its first period was paid all the same
-            SELECT i.period_start, i.period_end INTO s.period_start, s.period_end FROM invoices i
-                WHERE i.subscription_id = s.subscription_id AND i.paid_at IS NOT NULL ORDER BY i.period_start LIMIT 1;
+        -- Seen late, owing or no longer paid for: its first period was paid all the same.
+        IF v_state NOT IN ('active', 'trialing') AND subscription_live(p_now.status) AND p_now.credits_from IS NULL THEN
+            SELECT i.period_start, i.period_end INTO p_now.period_start, p_now.period_end FROM invoices i
+                WHERE i.subscription_id = p_now.subscription_id AND i.paid_at IS NOT NULL ORDER BY i.period_start LIMIT 1;
             v_paid := FOUND;
         END IF;
-        IF s.plan_no IS NOT NULL AND (s.status IN ('active', 'trialing') OR v_paid) THEN
-            PERFORM credits_allocate(s);
+        IF p_now.plan_no IS NOT NULL AND (v_state IN ('active', 'trialing') OR v_paid) THEN
+            PERFORM credits_allocate(p_now);
         END IF;
         RETURN;
-    ELSIF v_was.subscription_id IS NULL THEN
+    ELSIF p_was.subscription_id IS NULL THEN
+        PERFORM account_hold(p_account_id, v_disputed, p_dispute);
         RETURN;
     END IF;
     SELECT p.plan_no INTO v_free FROM plans p LEFT JOIN meta m ON m.default_plan = p.plan_no
@@ -163,7 +188,7 @@ BEGIN
         status = CASE WHEN v_free IS NULL THEN 'canceled' ELSE 'active' END,
         period_start = NULL, period_end = NULL, cancel_at = NULL, trial_end = NULL, grace_until = NULL,
         cycle_anchor = date_trunc('second', a.created_at),
-        maintenance = CASE WHEN a.maintenance = 'operator' THEN 'operator' WHEN v_free IS NULL THEN 'payment' ELSE 'none' END
+        maintenance = maintenance_of(a.maintenance, v_free IS NULL OR v_disputed)
         WHERE a.id = p_account_id;
     IF v_free IS NOT NULL THEN
         SELECT x.subscription_id, x.ended_at INTO v_ended FROM subscriptions x
@@ -249,15 +274,35 @@ BEGIN
     RETURN true;
 END $$;
 
--- customer_updated: {email?, name?}; an older event never replaces what a newer one said, and nothing is erased.
-CREATE FUNCTION billing.effect_customer(p_account_id bigint, e jsonb, p_at timestamptz) RETURNS void LANGUAGE sql
+-- customer_updated: {seen: {email?, name?}}, as they are under p_ticket. Nothing is erased.
+CREATE FUNCTION billing.effect_customer(p_account_id bigint, p_ticket bigint, e jsonb) RETURNS void LANGUAGE sql
     SET search_path = billing, pg_temp AS $$
-    UPDATE accounts a SET email = coalesce(nullif(e ->> 'email', ''), a.email), name = coalesce(nullif(e ->> 'name', ''), a.name),
-        customer_changed_at = p_at
-        WHERE a.id = p_account_id AND (a.customer_changed_at IS NULL OR a.customer_changed_at <= p_at)
+    UPDATE accounts a SET email = coalesce(nullif(e #>> '{seen,email}', ''), a.email),
+        name = coalesce(nullif(e #>> '{seen,name}', ''), a.name), customer_seq = p_ticket
+        WHERE a.id = p_account_id AND a.customer_seq < p_ticket
 $$;
 
--- customer_deleted: Stripe has ended all its subscriptions with it.
+-- entitlements: {seen: [lookup keys]}, all that Stripe grants under p_ticket.
+CREATE FUNCTION billing.effect_entitlements(p_account_id bigint, p_ticket bigint, e jsonb) RETURNS void LANGUAGE sql
+    SET search_path = billing, pg_temp AS $$
+    UPDATE accounts a SET entitlements = ARRAY(SELECT jsonb_array_elements_text(e -> 'seen')), entitlements_seq = p_ticket
+        WHERE a.id = p_account_id AND a.entitlements_seq < p_ticket
+$$;
+
+-- Of what Stripe grants, the features that the catalog knows by now; beside those of the plan, behind an override by hand.
+CREATE FUNCTION billing.entitlements_grant(p_account_id bigint) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    DELETE FROM account_features x USING accounts a, features f
+        WHERE a.id = p_account_id AND x.account_id = a.id AND x.source = 'stripe' AND f.feature_no = x.feature_no
+          AND f.feature_key <> ALL (a.entitlements);
+    INSERT INTO account_features (account_id, feature_no, enabled, source)
+        SELECT a.id, f.feature_no, true, 'stripe' FROM accounts a JOIN features f ON f.feature_key = ANY (a.entitlements)
+        WHERE a.id = p_account_id ORDER BY f.feature_no
+        ON CONFLICT (account_id, feature_no) DO NOTHING;
+END $$;
+
+-- customer_deleted: Stripe has ended all its subscriptions with it, and what they entitled to.
 CREATE FUNCTION billing.effect_customer_deleted(p_account_id bigint, p_customer text, p_at timestamptz) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 BEGIN
@@ -265,12 +310,13 @@ BEGIN
         WHERE s.account_id = p_account_id AND s.customer_id = p_customer AND NOT subscription_over(s.status);
     IF EXISTS (SELECT FROM accounts a WHERE a.id = p_account_id AND a.stripe_customer_id = p_customer) THEN
         PERFORM customer_drop(p_account_id);
+        UPDATE accounts a SET entitlements = '{}', entitlements_seq = a.fetch_seq WHERE a.id = p_account_id;
     END IF;
 END $$;
 
 -- ---------------------------------------------------------------- notices
 
--- To the front end: {tier, status, cancelAtPeriodEnd?, attemptCount?, message?, nextRetryDate?}.
+-- To the front end: {tier, status, cancelAtPeriodEnd?, attemptCount?, message?, nextRetryDate?, ...}.
 CREATE FUNCTION billing.subscription_notice(p_account_id bigint, p_topic text, p_key text, p_more jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 BEGIN
@@ -280,34 +326,102 @@ BEGIN
         FROM accounts a JOIN plans p USING (plan_no) WHERE a.id = p_account_id;
 END $$;
 
-CREATE FUNCTION billing.stripe_notices(b billing.accounts, v_was billing.subscriptions, s billing.subscriptions, p_key text)
-    RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+-- What has become of the account.
+CREATE FUNCTION billing.change_notice(p_before billing.accounts, p_was billing.subscriptions, p_now billing.subscriptions,
+        p_key text) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
-    a accounts;
+    v_after accounts;
 BEGIN
-    SELECT x.* INTO a FROM accounts x WHERE x.id = b.id;
-    IF s.subscription_id IS NULL THEN
-        IF v_was.subscription_id IS NOT NULL THEN
-            PERFORM subscription_notice(b.id, 'canceled', p_key, '{"status": "canceled"}');
-        END IF;
-    ELSIF v_was.subscription_id IS NULL THEN
-        PERFORM subscription_notice(b.id, 'activated', p_key, '{}');
-    ELSIF ROW(a.plan_no, a.status, a.maintenance, a.grace_until, a.trial_end, a.cancel_at)
-          IS DISTINCT FROM ROW(b.plan_no, b.status, b.maintenance, b.grace_until, b.trial_end, b.cancel_at) THEN
-        PERFORM subscription_notice(b.id, 'updated', p_key, '{}');
+    SELECT a.* INTO v_after FROM accounts a WHERE a.id = p_before.id;
+    IF p_now.subscription_id IS NULL AND p_was.subscription_id IS NOT NULL THEN
+        PERFORM subscription_notice(p_before.id, 'canceled', p_key, '{"status": "canceled"}');
+    ELSIF p_now.subscription_id IS NOT NULL AND p_was.subscription_id IS NULL THEN
+        PERFORM subscription_notice(p_before.id, 'activated', p_key, '{}');
+    ELSIF ROW(v_after.plan_no, v_after.status, v_after.maintenance, v_after.grace_until, v_after.trial_end, v_after.cancel_at)
+          IS DISTINCT FROM ROW(p_before.plan_no, p_before.status, p_before.maintenance, p_before.grace_until,
+                               p_before.trial_end, p_before.cancel_at) THEN
+        PERFORM subscription_notice(p_before.id, 'updated', p_key, '{}');
     END IF;
+END $$;
+
+-- What the event itself has to tell. p_news: it tells it for the first time.
+CREATE FUNCTION billing.event_notice(p_account_id bigint, e jsonb, p_news boolean) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_trial subscriptions;
+BEGIN
+    CASE e ->> 'kind'
+        WHEN 'invoice_paid' THEN
+            IF p_news AND e ->> 'billing_reason' = 'subscription_cycle' THEN
+                PERFORM subscription_notice(p_account_id, 'renewed', e ->> 'invoice', '{}');
+            END IF;
+        WHEN 'invoice_failed' THEN
+            IF p_news AND NOT EXISTS (SELECT FROM invoices i WHERE i.invoice_id = e ->> 'invoice' AND i.paid_at IS NOT NULL) THEN
+                PERFORM subscription_notice(p_account_id, 'payment-failed',
+                    (e ->> 'invoice') || ':' || coalesce(e ->> 'attempt', ''),
+                    jsonb_build_object('attemptCount', (e ->> 'attempt')::integer, 'message', 'The payment has failed.',
+                                       'nextRetryDate', iso(stripe_time(e -> 'next_attempt'))));
+            END IF;
+        WHEN 'dispute' THEN
+            IF p_news THEN
+                PERFORM subscription_notice(p_account_id, 'payment-disputed', e #>> '{seen,id}',
+                    jsonb_build_object('amount', (e #>> '{seen,amount}')::bigint, 'currency', e #>> '{seen,charge,currency}',
+                                       'message', 'The payment is disputed.'));
+            END IF;
+        WHEN 'trial_ending' THEN
+            SELECT s.* INTO v_trial FROM subscriptions s
+                WHERE s.subscription_id = e ->> 'subscription' AND s.account_id = p_account_id AND NOT subscription_over(s.status);
+            IF FOUND THEN
+                PERFORM subscription_notice(p_account_id, 'trial-ending',
+                    v_trial.subscription_id || ':' || coalesce(unix(v_trial.trial_end)::text, ''),
+                    jsonb_build_object('trialEnd', iso(v_trial.trial_end), 'message', 'The trial is about to end.'));
+            END IF;
+        ELSE NULL;
+    END CASE;
 END $$;
 
 -- ---------------------------------------------------------------- one event
 
+-- What the event's kind has to change by itself. Answers {news: it is told for the first time, dispute: as effect_dispute says}.
+CREATE FUNCTION billing.effect_of_kind(p_account_id bigint, p_customer text, p_ticket bigint, e jsonb, p_at timestamptz)
+    RETURNS jsonb LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_news    boolean := false;
+    v_dispute text;
+BEGIN
+    CASE e ->> 'kind'
+        WHEN 'none', 'subscription', 'trial_ending' THEN NULL;
+        WHEN 'checkout_completed' THEN PERFORM effect_checkout(p_account_id, e);
+        WHEN 'checkout_expired' THEN
+            -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
+            INSERT INTO checkout_sessions AS c (session_id, account_id, mode, status)
+                VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
+                ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
+                WHERE c.account_id = excluded.account_id AND c.status IN ('open', 'paid');
+        WHEN 'invoice_paid' THEN v_news := effect_invoice(p_account_id, e, true, p_at);
+        WHEN 'invoice_failed' THEN v_news := effect_invoice(p_account_id, e, false, p_at);
+        WHEN 'charge' THEN PERFORM effect_charge(p_account_id, p_ticket, e);
+        WHEN 'dispute' THEN
+            v_dispute := effect_dispute(p_account_id, p_ticket, e);
+            v_news := v_dispute = 'opened';
+        WHEN 'customer_updated' THEN PERFORM effect_customer(p_account_id, p_ticket, e);
+        WHEN 'customer_deleted' THEN PERFORM effect_customer_deleted(p_account_id, p_customer, p_at);
+        WHEN 'entitlements' THEN PERFORM effect_entitlements(p_account_id, p_ticket, e);
+        ELSE RAISE EXCEPTION 'unknown effect %', coalesce(e ->> 'kind', 'NULL') USING ERRCODE = '22023';
+    END CASE;
+    RETURN jsonb_build_object('news', coalesce(v_news, false), 'dispute', v_dispute);
+END $$;
+
 -- p_subscriptions: all of the customer's subscriptions as seen under p_ticket, or NULL if nobody looked:
 --   [{"id", "status", "prices": ["price_.."] or "items": [{"price", "period_start", "period_end"}], "quantity",
---     "period_start", "period_end", "cancel_at", "trial_end", "created", "ended_at", "customer"}],
+--     "period_start", "period_end", "cancel_at", "trial_end", "created", "ended_at", "customer", "pause"}],
 --   times in unix seconds or null; what is absent is null.
--- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | invoice_paid | invoice_failed |
---   customer_updated | customer_deleted, ...}, see the effects above and, for invoices,
+-- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | invoice_paid | invoice_failed | trial_ending |
+--   charge | dispute | customer_updated | customer_deleted | entitlements, ...}, see the effects above and, for invoices,
 --   {invoice, subscription, billing_reason, price, period_start, period_end, amount, currency, payment_intent, attempt}, for
---   failed ones also {next_attempt}. Any kind may carry {policy: grace | maintenance, grace_seconds}, the configuration.
+--   failed ones also {next_attempt}; {subscription} of trial_ending. "seen" is what a look under p_ticket saw of the object;
+--   without it an event that is about one changes nothing. Any kind may carry the configuration:
+--   {policy: grace | maintenance, grace_seconds, dispute_policy: notify | maintenance}.
 -- Answers {account, plan_before, plan, status_before, status, stale} for the log. Raises BI001 if another attempt has the
 -- event, BI002 if something of it belongs to another account; then nothing has happened.
 CREATE FUNCTION billing.stripe_apply(p_stripe_account text, p_event text, p_attempt integer, p_account_id bigint,
@@ -315,28 +429,26 @@ CREATE FUNCTION billing.stripe_apply(p_stripe_account text, p_event text, p_atte
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off
     SET enable_seqscan = off AS $$ -- plans made while tables were still empty must not read all of them later
 DECLARE
-    e       jsonb := jsonb_strip_nulls(coalesce(p_effect, '{"kind": "none"}'));
-    v_actor text := current_setting('billing.actor', true);
-    v_event webhook_events;
-    v_key   text;
-    v_at    timestamptz;
-    v_stale boolean := false;
-    v_news  boolean := false;
-    b       accounts; -- before
-    a       accounts; -- after
-    v_was   subscriptions;
-    s       subscriptions;
+    e        jsonb := jsonb_strip_nulls(coalesce(p_effect, '{"kind": "none"}'));
+    v_actor  text := current_setting('billing.actor', true);
+    v_event  webhook_events;
+    v_at     timestamptz;
+    v_stale  boolean := false;
+    v_done   jsonb := '{}';
+    v_before accounts;
+    v_after  accounts;
+    v_was    subscriptions; -- in force before, and now
+    v_now    subscriptions;
 BEGIN
-    SELECT x.* INTO b FROM accounts x WHERE x.id = p_account_id FOR NO KEY UPDATE;
+    SELECT x.* INTO v_before FROM accounts x WHERE x.id = p_account_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no account %', p_account_id USING ERRCODE = '22023';
     END IF;
     SELECT x.* INTO v_event FROM webhook_events x
         WHERE x.stripe_account = coalesce(p_stripe_account, '') AND x.event_id = p_event;
-    IF NOT FOUND OR p_subscriptions IS NOT NULL AND p_ticket IS NULL THEN
-        RAISE EXCEPTION 'stripe_apply: unknown event, or subscriptions without a ticket' USING ERRCODE = '22023';
+    IF NOT FOUND OR p_ticket IS NULL AND (p_subscriptions IS NOT NULL OR e ? 'seen') THEN
+        RAISE EXCEPTION 'stripe_apply: unknown event, or a look without a ticket' USING ERRCODE = '22023';
     END IF;
-    v_key := v_event.stripe_account || p_event;
     v_at := coalesce(v_event.stripe_created, v_event.received_at);
     IF EXISTS (SELECT FROM accounts x WHERE x.stripe_customer_id = v_event.customer_id AND x.id <> p_account_id) THEN
         RAISE EXCEPTION 'customer % belongs to another account', v_event.customer_id USING ERRCODE = 'BI002';
@@ -345,50 +457,31 @@ BEGIN
     v_was := subscription_in_force(p_account_id);
 
     IF p_subscriptions IS NOT NULL THEN
-        v_stale := p_ticket <= b.applied_seq;
+        v_stale := p_ticket <= v_before.applied_seq;
         IF NOT v_stale THEN
             PERFORM subscriptions_store(p_account_id, v_event.customer_id, p_subscriptions, v_at);
             UPDATE accounts x SET applied_seq = p_ticket WHERE x.id = p_account_id;
         END IF;
     END IF;
-    CASE e ->> 'kind'
-        WHEN 'none', 'subscription' THEN NULL;
-        WHEN 'checkout_completed' THEN PERFORM effect_checkout(p_account_id, e);
-        WHEN 'checkout_expired' THEN
-            -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
-            INSERT INTO checkout_sessions AS c (session_id, account_id, mode, status)
-                VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
-                ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
-                WHERE c.account_id = excluded.account_id AND c.status IN ('open', 'paid');
-        WHEN 'invoice_paid' THEN v_news := effect_invoice(p_account_id, e, true, v_at);
-        WHEN 'invoice_failed' THEN v_news := effect_invoice(p_account_id, e, false, v_at);
-        WHEN 'customer_updated' THEN PERFORM effect_customer(p_account_id, e, v_at);
-        WHEN 'customer_deleted' THEN PERFORM effect_customer_deleted(p_account_id, v_event.customer_id, v_at);
-        ELSE RAISE EXCEPTION 'unknown effect %', coalesce(e ->> 'kind', 'NULL') USING ERRCODE = '22023';
-    END CASE;
+    IF e ? 'seen' OR e ->> 'kind' NOT IN ('charge', 'dispute', 'customer_updated', 'entitlements') THEN
+        v_done := effect_of_kind(p_account_id, v_event.customer_id, p_ticket, e, v_at);
+    END IF;
+    PERFORM entitlements_grant(p_account_id);
 
     PERFORM subscriptions_settle(p_account_id, e ->> 'policy', (e ->> 'grace_seconds')::bigint);
-    s := subscription_in_force(p_account_id);
-    PERFORM account_recompute(p_account_id, v_was, s);
+    v_now := subscription_in_force(p_account_id);
+    PERFORM account_recompute(p_account_id, v_was, v_now, v_done ->> 'dispute');
     PERFORM stripe_alarms(p_account_id);
     IF e ->> 'kind' = 'invoice_paid' AND e ->> 'billing_reason' = 'subscription_cycle'
-       AND s.subscription_id = e ->> 'subscription' THEN
-        PERFORM credits_refill(s, e ->> 'invoice', e ->> 'price', stripe_time(e -> 'period_start'),
+       AND v_now.subscription_id = e ->> 'subscription' THEN
+        PERFORM credits_refill(v_now, e ->> 'invoice', e ->> 'price', stripe_time(e -> 'period_start'),
             stripe_time(e -> 'period_end'));
     END IF;
 
-    PERFORM stripe_notices(b, v_was, s, v_key);
-    IF v_news AND e ->> 'kind' = 'invoice_paid' AND e ->> 'billing_reason' = 'subscription_cycle' THEN
-        PERFORM subscription_notice(p_account_id, 'renewed', e ->> 'invoice', '{}');
-    ELSIF v_news AND e ->> 'kind' = 'invoice_failed'
-          AND NOT EXISTS (SELECT FROM invoices i WHERE i.invoice_id = e ->> 'invoice' AND i.paid_at IS NOT NULL) THEN
-        PERFORM subscription_notice(p_account_id, 'payment-failed', (e ->> 'invoice') || ':' || coalesce(e ->> 'attempt', ''),
-            jsonb_build_object('attemptCount', (e ->> 'attempt')::integer, 'message', 'The payment has failed.',
-                               'nextRetryDate', iso(stripe_time(e -> 'next_attempt'))));
-    END IF;
-
+    PERFORM change_notice(v_before, v_was, v_now, v_event.stripe_account || p_event);
+    PERFORM event_notice(p_account_id, e, (v_done ->> 'news')::boolean);
     PERFORM set_config('billing.actor', coalesce(v_actor, ''), true);
-    SELECT x.* INTO a FROM accounts x WHERE x.id = p_account_id;
+    SELECT x.* INTO v_after FROM accounts x WHERE x.id = p_account_id;
     UPDATE webhook_events x SET status = 'processed', processed_at = clock_timestamp(), account_id = p_account_id,
         last_error = NULL
         WHERE x.stripe_account = coalesce(p_stripe_account, '') AND x.event_id = p_event AND x.attempts = p_attempt
@@ -396,9 +489,9 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'attempt % of event % is not in force', p_attempt, p_event USING ERRCODE = 'BI001';
     END IF;
-    RETURN (SELECT jsonb_build_object('account', a.external_id, 'plan_before', o.plan_key, 'plan', n.plan_key,
-            'status_before', b.status, 'status', a.status, 'stale', v_stale)
-        FROM plans o, plans n WHERE o.plan_no = b.plan_no AND n.plan_no = a.plan_no);
+    RETURN (SELECT jsonb_build_object('account', v_after.external_id, 'plan_before', o.plan_key, 'plan', n.plan_key,
+            'status_before', v_before.status, 'status', v_after.status, 'stale', v_stale)
+        FROM plans o, plans n WHERE o.plan_no = v_before.plan_no AND n.plan_no = v_after.plan_no);
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;

@@ -1,6 +1,8 @@
 #include "jobs/inbox.hpp"
 
 #include "async/sleep.hpp"
+#include "jobs/object_looks.hpp"
+#include "jobs/subscription_list.hpp"
 #include "stripe/event.hpp"
 
 #include <utility>
@@ -87,13 +89,26 @@ Task<void> Inbox::process(const Work& work) {
         co_await fail(work, read.error(), true);
         co_return;
     }
-    const EventEffect& effect = read.value();
+    EventEffect& effect = read.value();
     if (!effect.ignored.empty()) {
         co_await ignore(work, effect.ignored);
         co_return;
     }
     // The ticket is taken before the look begins: of two looks the one with the later ticket saw the later state.
-    CustomerTicket ticket = co_await inbox_.ticket(effect.customer, effect.account);
+    CustomerTicket ticket = co_await inbox_.ticket(effect.customer, effect.account, effect.payment);
+    if (ticket.outcome == CustomerTicket::Outcome::unknown && effect.customer.empty() && !effect.charge.empty()) {
+        StripeLook owner = co_await whose(effect);
+        if (owner.outcome != StripeLook::Outcome::ok) {
+            co_await fail(work, owner.problem, owner.outcome == StripeLook::Outcome::failed);
+            co_return;
+        }
+        if (owner.json.empty()) {
+            co_await ignore(work, "a payment of nobody");
+            co_return;
+        }
+        effect.customer = owner.json;
+        ticket = co_await inbox_.ticket(effect.customer, "", "");
+    }
     switch (ticket.outcome) {
     case CustomerTicket::Outcome::known:
         break;
@@ -108,12 +123,25 @@ Task<void> Inbox::process(const Work& work) {
         co_await fail(work, k_no_answer, false);
         co_return;
     }
-    SubscriptionList seen = co_await look(effect, ticket);
-    if (seen.outcome != SubscriptionList::Outcome::ok) {
-        co_await fail(work, seen.problem, seen.outcome == SubscriptionList::Outcome::failed);
+    co_await apply(work, effect, ticket);
+}
+
+Task<void> Inbox::apply(const Work& work, const EventEffect& effect, const CustomerTicket& ticket) {
+    StripeLook seen = co_await look(effect, ticket);
+    if (seen.outcome != StripeLook::Outcome::ok) {
+        co_await fail(work, seen.problem, seen.outcome == StripeLook::Outcome::failed);
         co_return;
     }
-    Applied applied = co_await inbox_.apply(work.event, ticket, seen.json, dump_json(effect.effect.get()));
+    std::string subscriptions;
+    if (effect.subscriptions) {
+        subscriptions = std::move(seen.json);
+    } else if (!seen.json.empty()) {
+        auto object = parse_json(seen.json);
+        if (object) {
+            json_object_set_new(effect.effect.get(), "seen", object.value().release());
+        }
+    }
+    Applied applied = co_await inbox_.apply(work.event, ticket, subscriptions, dump_json(effect.effect.get()));
     co_await conclude(work, applied);
 }
 
@@ -132,6 +160,7 @@ Result<EventEffect> Inbox::effect_of(const ClaimedEvent& event) const {
     if (read && read.value().effect) {
         json_t* const effect = read.value().effect.get();
         put_member(effect, "policy", settings_.payment_policy);
+        put_member(effect, "dispute_policy", settings_.dispute_policy);
         if (settings_.grace_seconds) {
             put_member(effect, "grace_seconds", *settings_.grace_seconds);
         }
@@ -139,21 +168,41 @@ Result<EventEffect> Inbox::effect_of(const ClaimedEvent& event) const {
     return read;
 }
 
-// Nothing seen, and that is all right: nobody has to look, or there is no customer yet.
-Task<SubscriptionList> Inbox::look(const EventEffect& effect, const CustomerTicket& ticket) {
-    SubscriptionList seen;
+// Refunds and disputes do not name the customer.
+Task<StripeLook> Inbox::whose(const EventEffect& effect) {
+    StripeLook owner = co_await customer_of_charge(reactor_, stripe_, effect.charge);
+    note(owner);
+    co_return owner;
+}
+
+// Nothing seen, and that is all right: nobody has to look, or there is no customer, yet or any more.
+Task<StripeLook> Inbox::look(const EventEffect& effect, const CustomerTicket& ticket) {
+    StripeLook seen;
     const std::string customer = effect.customer.empty() ? ticket.customer : effect.customer;
-    if (!effect.subscriptions || customer.empty()) {
+    const bool by_customer =
+        effect.subscriptions || effect.look == LookAt::customer || effect.look == LookAt::entitlements;
+    if (by_customer && (customer.empty() || ticket.former)) {
         co_return seen;
     }
-    seen = co_await list_subscriptions(reactor_, stripe_, customer);
-    if (seen.outcome == SubscriptionList::Outcome::credentials) {
-        key_trouble_.say("Stripe does not let the secret key list subscriptions; its events wait until there is a key "
-                         "that may read customers and subscriptions");
-    } else if (seen.outcome == SubscriptionList::Outcome::ok) {
+    if (effect.subscriptions) {
+        seen = co_await list_subscriptions(reactor_, stripe_, customer);
+    } else if (effect.look != LookAt::nothing) {
+        seen = co_await look_at(reactor_, stripe_, effect, customer);
+    } else {
+        co_return seen;
+    }
+    note(seen);
+    co_return seen;
+}
+
+void Inbox::note(const StripeLook& seen) {
+    if (seen.outcome == StripeLook::Outcome::credentials) {
+        key_trouble_.say(
+            "Stripe does not let the secret key read what events are about, and they wait until it may: it needs "
+            "to read customers, subscriptions, charges, disputes and entitlements");
+    } else if (seen.outcome == StripeLook::Outcome::ok) {
         key_trouble_.settled();
     }
-    co_return seen;
 }
 
 Task<void> Inbox::conclude(const Work& work, const Applied& applied) {

@@ -9,7 +9,7 @@
 #include "async/task.hpp"
 #include "drivers/postgres.hpp"
 #include "drivers/stripe_api.hpp"
-#include "jobs/subscription_list.hpp"
+#include "jobs/stripe_look.hpp"
 #include "state/event_inbox.hpp"
 #include "state/table.hpp"
 #include "stripe/effect.hpp"
@@ -26,6 +26,7 @@ struct InboxSettings {
     bool livemode = false;                     // of Stripe's key: events of the other world change nothing
     std::string payment_policy = "grace";      // or "maintenance": of an account that owes
     std::optional<std::int64_t> grace_seconds; // how long it may
+    std::string dispute_policy = "notify";     // or "maintenance": of an account whose payment is disputed
     Table* table = nullptr;                    // where outcomes are counted, if anywhere
 };
 
@@ -52,7 +53,9 @@ private:
     Task<void> claim();
     Task<void> work(Work work);
     Task<void> process(const Work& work);
-    Task<SubscriptionList> look(const EventEffect& effect, const CustomerTicket& ticket);
+    Task<void> apply(const Work& work, const EventEffect& effect, const CustomerTicket& ticket);
+    Task<StripeLook> whose(const EventEffect& effect);
+    Task<StripeLook> look(const EventEffect& effect, const CustomerTicket& ticket);
     Task<void> conclude(const Work& work, const Applied& applied);
     Task<void> ignore(const Work& work, std::string reason);
     Task<void> park(const Work& work, std::string customer, std::string reason);
@@ -61,6 +64,7 @@ private:
     Result<EventEffect> effect_of(const ClaimedEvent& event) const;
     void tell(LogLevel level, const ClaimedEvent& event, std::string_view outcome);
     void count(Counter outcome) noexcept;
+    void note(const StripeLook& seen);
 
     Reactor& reactor_;
     StripeApi& stripe_;

@@ -124,6 +124,11 @@ char* set_payment_failed(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     });
 }
 
+char* set_payment_disputed(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(
+        cf, conf, [cf](MainConf& main) { return choose(cf, main.dispute_maintenance, "maintenance", "notify"); });
+}
+
 char* set_jobs(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<MainConf>(cf, conf, [cf](MainConf& main) { return choose(cf, main.jobs, "on", "off"); });
 }

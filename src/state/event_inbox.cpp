@@ -17,8 +17,8 @@ constexpr std::string_view k_park = "SELECT billing.stripe_event_park($1, $2, $3
 // These two wait for an account's row. Somebody who holds it must not hold up the events of others, which wait behind
 // on the connection: FROM is there before the function is called, and its setting ends with the statement.
 constexpr std::string_view k_ticket =
-    "SELECT (t).account_id, (t).account, (t).customer, (t).ticket, (t).conflict FROM (SELECT billing.customer_ticket("
-    "$1, $2) AS t FROM set_config('lock_timeout', '1500ms', true) OFFSET 0) x";
+    "SELECT (t).account_id, (t).account, (t).customer, (t).ticket, (t).conflict, (t).former FROM (SELECT "
+    "billing.customer_ticket($1, $2, $3) AS t FROM set_config('lock_timeout', '1500ms', true) OFFSET 0) x";
 constexpr std::string_view k_apply = "SELECT billing.stripe_apply($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb) "
                                      "FROM set_config('lock_timeout', '1500ms', true)";
 
@@ -148,8 +148,8 @@ Task<Marked> EventInbox::run_mark(std::string_view sql, PgParams parameters) {
     co_return answer == "received" ? Marked::released : Marked::done;
 }
 
-Task<CustomerTicket> EventInbox::ticket(std::string_view customer, std::string_view account) {
-    PgParams parameters{some(customer), some(account)};
+Task<CustomerTicket> EventInbox::ticket(std::string_view customer, std::string_view account, std::string_view payment) {
+    PgParams parameters{some(customer), some(account), some(payment)};
     return run_ticket(std::move(parameters));
 }
 
@@ -167,6 +167,7 @@ Task<CustomerTicket> EventInbox::run_ticket(PgParams parameters) {
         ticket.customer = result.text(0, 2);
         ticket.ticket = result.integer(0, 3);
         const bool conflict = result.boolean(0, 4);
+        ticket.former = result.boolean(0, 5);
         ticket.outcome = conflict ? CustomerTicket::Outcome::conflict : CustomerTicket::Outcome::known;
     }
     co_return ticket;

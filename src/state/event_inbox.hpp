@@ -63,6 +63,7 @@ struct CustomerTicket {
     std::string account;
     std::string customer; // the link in force, or ""
     std::int64_t ticket = 0;
+    bool former = false; // the customer that was asked for is gone: what Stripe lists of it says nothing any more
 };
 
 struct Applied {
@@ -100,8 +101,8 @@ public:
     // Until its customer is linked; `reason` "": the customer is unknown. Else it stays until an operator looks at it.
     Task<Marked> park(const ClaimedEvent& event, std::string_view customer, std::string_view reason);
 
-    // `customer`, `account` "": none is named.
-    Task<CustomerTicket> ticket(std::string_view customer, std::string_view account);
+    // `customer`, `account`, `payment` (an intent of Stripe) "": none is named.
+    Task<CustomerTicket> ticket(std::string_view customer, std::string_view account, std::string_view payment);
 
     // All effects of the event and its mark, in one transaction. `subscriptions`: JSON as stripe_apply() wants it, or
     // "" where nobody looked.

@@ -2,18 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <cstdint>
 
+#include "stripe/effect_kinds.hpp"
 #include "stripe/event.hpp"
 
 namespace billing {
 
-namespace {
-
-using Reader = Result<EventEffect> (*)(const json_t* object);
-
-constexpr std::int64_t k_most_quantity = 1'000'000;
+namespace effects {
 
 void put_text(const Json& into, const char* key, std::string_view text) {
     if (!text.empty())
@@ -44,124 +39,65 @@ EventEffect ignored(const char* reason) {
     return out;
 }
 
-// Ours say whose they are twice. client_reference_id alone proves nothing: it can be set in the address of a payment
-// link.
-std::string account_of(const StripeCheckout& session) {
-    const std::string_view named = session.metadata.find("account");
-    return named == session.client_reference_id ? std::string(named) : std::string();
-}
+} // namespace effects
 
-std::optional<std::int64_t> quantity_of(const StripeCheckout& session) {
-    const std::string_view text = session.metadata.find("quantity");
-    std::int64_t quantity = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), quantity);
-    const bool whole = problem == std::errc() && end == text.data() + text.size();
-    return whole && quantity >= 1 && quantity <= k_most_quantity ? std::optional(quantity) : std::nullopt;
-}
+namespace {
 
-Result<EventEffect> checkout_completed(const json_t* object) {
-    auto read = read_checkout(object);
-    if (!read)
-        return Error{read.error()};
-    const StripeCheckout& session = read.value();
-    const std::string account = account_of(session);
-    const bool subscribes = session.mode == "subscription";
-    if (!subscribes && session.mode != "payment")
-        return ignored("a checkout that sells nothing");
-    if (account.empty() && (!subscribes || session.customer.empty()))
-        return ignored("not a checkout of ours");
-    if (account.empty()) {
-        // Somebody else's, yet a customer of ours may have bought a plan by it: Stripe will say.
-        EventEffect out = effect_of("subscription", session.customer);
-        out.subscriptions = true;
-        return out;
-    }
-    EventEffect out = effect_of("checkout_completed", session.customer);
-    out.account = account;
-    out.subscriptions = true;
-    put_text(out.effect, "session", session.id);
-    put_text(out.effect, "mode", session.mode);
-    put_text(out.effect, "customer", session.customer);
-    put_text(out.effect, "payment_status", session.payment_status);
-    put_text(out.effect, "payment_intent", session.payment_intent);
-    put_text(out.effect, "price", session.metadata.find("price"));
-    put_number(out.effect, "quantity", quantity_of(session));
-    return out;
-}
+using namespace effects;
 
-Result<EventEffect> checkout_expired(const json_t* object) {
-    auto read = read_checkout(object);
-    if (!read)
-        return Error{read.error()};
-    const StripeCheckout& session = read.value();
-    EventEffect out = effect_of("checkout_expired", session.customer);
-    out.account = account_of(session);
-    if (out.account.empty())
-        return ignored("not a checkout of ours");
-    put_text(out.effect, "session", session.id);
-    put_text(out.effect, "mode", session.mode);
-    return out;
-}
+using Reader = Result<EventEffect> (*)(const json_t* event);
 
-Result<EventEffect> subscription(const json_t* object) {
-    auto read = read_subscription(object);
+Result<EventEffect> of_subscription(const json_t* event, const char* kind) {
+    auto read = read_subscription(event_object(event));
     if (!read)
         return Error{read.error()};
     if (read.value().customer.empty())
         return ignored("a subscription of nobody");
-    EventEffect out = effect_of("subscription", read.value().customer);
+    EventEffect out = effect_of(kind, read.value().customer);
     out.subscriptions = true;
     return out;
 }
 
-Result<EventEffect> invoice(const json_t* object, bool paid) {
-    auto read = read_invoice(object);
-    if (!read)
-        return Error{read.error()};
-    const StripeInvoice& one = read.value();
-    if (one.id.empty())
-        return Error{"invoice: it has no id"};
-    if (one.customer.empty())
-        return ignored("an invoice of nobody");
-    EventEffect out = effect_of(paid ? "invoice_paid" : "invoice_failed", one.customer);
-    out.subscriptions = true;
-    put_text(out.effect, "invoice", one.id);
-    put_text(out.effect, "subscription", one.subscription);
-    put_text(out.effect, "billing_reason", one.billing_reason);
-    if (const StripeInvoiceLine* line = one.service_line()) {
-        put_text(out.effect, "price", line->price);
-        put_period(out.effect, line->period);
-    }
-    put_number(out.effect, "amount", paid ? one.amount_paid : one.amount_due);
-    put_text(out.effect, "currency", one.currency);
-    put_text(out.effect, "payment_intent", one.payment_intent);
-    put_number(out.effect, "attempt", one.attempt_count);
-    if (!paid)
-        put_number(out.effect, "next_attempt", one.next_payment_attempt);
+Result<EventEffect> subscription(const json_t* event) { return of_subscription(event, "subscription"); }
+
+Result<EventEffect> trial_ending(const json_t* event) {
+    auto out = of_subscription(event, "trial_ending");
+    if (out && out.value().effect)
+        put_text(out.value().effect, "subscription", text_member(event_object(event), "id").value_or(""));
     return out;
 }
 
-Result<EventEffect> invoice_paid(const json_t* object) { return invoice(object, true); }
-
-Result<EventEffect> invoice_failed(const json_t* object) { return invoice(object, false); }
-
-Result<EventEffect> customer_updated(const json_t* object) {
-    auto read = read_customer(object);
+// Most of these events are about what Stripe itself keeps of a customer.
+Result<EventEffect> customer_updated(const json_t* event) {
+    auto read = read_customer(event_object(event));
     if (!read)
         return Error{read.error()};
+    const json_t* const previous = event_previous(event);
+    if (previous && !json_object_get(previous, "email") && !json_object_get(previous, "name"))
+        return ignored("neither name nor email have changed");
     EventEffect out = effect_of("customer_updated", read.value().id);
-    put_text(out.effect, "email", read.value().email);
-    put_text(out.effect, "name", read.value().name);
+    out.look = LookAt::customer;
     return out;
 }
 
 // Looked at too: an older look that is still on its way must not come after this.
-Result<EventEffect> customer_deleted(const json_t* object) {
-    auto read = read_customer(object);
+Result<EventEffect> customer_deleted(const json_t* event) {
+    auto read = read_customer(event_object(event));
     if (!read)
         return Error{read.error()};
     EventEffect out = effect_of("customer_deleted", read.value().id);
     out.subscriptions = true;
+    return out;
+}
+
+Result<EventEffect> entitlements(const json_t* event) {
+    auto read = read_entitlements(event_object(event));
+    if (!read)
+        return Error{read.error()};
+    if (read.value().customer.empty())
+        return ignored("entitlements of nobody");
+    EventEffect out = effect_of("entitlements", read.value().customer);
+    out.look = LookAt::entitlements;
     return out;
 }
 
@@ -170,7 +106,7 @@ struct Handler {
     Reader read;
 };
 
-constexpr std::array<Handler, 17> k_handlers = {{
+constexpr std::array<Handler, 26> k_handlers = {{
     {"checkout.session.completed", checkout_completed},
     {"checkout.session.async_payment_succeeded", checkout_completed},
     {"checkout.session.expired", checkout_expired},
@@ -180,7 +116,7 @@ constexpr std::array<Handler, 17> k_handlers = {{
     {"customer.subscription.deleted", subscription},
     {"customer.subscription.paused", subscription},
     {"customer.subscription.resumed", subscription},
-    {"customer.subscription.trial_will_end", subscription},
+    {"customer.subscription.trial_will_end", trial_ending},
     {"customer.subscription.pending_update_applied", subscription},
     {"customer.subscription.pending_update_expired", subscription},
     {"invoice.paid", invoice_paid},
@@ -188,6 +124,15 @@ constexpr std::array<Handler, 17> k_handlers = {{
     {"invoice.payment_failed", invoice_failed},
     {"customer.updated", customer_updated},
     {"customer.deleted", customer_deleted},
+    {"entitlements.active_entitlement_summary.updated", entitlements},
+    {"charge.refunded", charge_refunded},
+    {"charge.refund.updated", refund_changed},
+    {"refund.created", refund_changed},
+    {"refund.updated", refund_changed},
+    {"refund.failed", refund_changed},
+    {"charge.dispute.created", dispute_changed},
+    {"charge.dispute.updated", dispute_changed},
+    {"charge.dispute.closed", dispute_changed},
 }};
 
 const Handler* handler_of(std::string_view type) noexcept {
@@ -219,7 +164,7 @@ std::vector<std::string_view> handled_types() {
 
 Result<EventEffect> read_effect(const json_t* event) {
     const Handler* const handler = handler_of(text_member(event, "type").value_or(std::string_view()));
-    return handler == nullptr ? ignored("a type that changes nothing") : handler->read(event_object(event));
+    return handler == nullptr ? ignored("a type that changes nothing") : handler->read(event);
 }
 
 Json subscription_facts(const StripeSubscription& subscription) {
@@ -245,6 +190,14 @@ Json subscription_facts(const StripeSubscription& subscription) {
     put_number(out, "anchor", subscription.billing_cycle_anchor);
     put_number(out, "created", subscription.created);
     put_number(out, "ended_at", subscription.ended_at);
+    put_text(out, "pause", subscription.pause_behavior);
+    return out;
+}
+
+Json customer_facts(const StripeCustomer& customer) {
+    Json out{json_object()};
+    put_text(out, "email", customer.email);
+    put_text(out, "name", customer.name);
     return out;
 }
 

@@ -2,6 +2,7 @@
 // webhook endpoint, which has to know what nobody will process.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,18 +23,34 @@ std::vector<std::string_view> handled_types();
 // than our key, `livemode`. "" for our own.
 const char* foreign_event(std::string_view stripe_account, std::optional<bool> event_livemode, bool livemode) noexcept;
 
+// What an event is about besides subscriptions: only as Stripe has it now does it count.
+enum class LookAt : std::uint8_t {
+    nothing,
+    customer,
+    entitlements, // of the customer
+    charge,       // and all of its refunds
+    dispute,      // and its charge
+};
+
 struct EventEffect {
     std::string ignored;        // why nothing is to be done; "": the rest holds
     std::string customer;       // whose event it is; "" if the object names nobody
     std::string account;        // whom a checkout session of ours names
+    std::string payment;        // the payment intent that it is about
+    std::string charge;         // the charge that it is about
+    std::string dispute;        // the dispute that it is about
     bool subscriptions = false; // the customer's subscriptions are to be looked at
-    Json effect;                // for billing.stripe_apply(), which says what the members are
+    LookAt look = LookAt::nothing;
+    Json effect; // for billing.stripe_apply(), which says what the members are; "seen" is what the look saw
 };
 
 // An error: the object is not what the event's type says.
 Result<EventEffect> read_effect(const json_t* event);
 
-// One subscription as billing.stripe_apply() wants it.
+// What looks saw, as billing.stripe_apply() wants it: one subscription, a customer, a charge, a dispute.
 Json subscription_facts(const StripeSubscription& subscription);
+Json customer_facts(const StripeCustomer& customer);
+Json charge_facts(const StripeCharge& charge);
+Json dispute_facts(const StripeDispute& dispute, const StripeCharge& charge);
 
 } // namespace billing

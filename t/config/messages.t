@@ -91,6 +91,7 @@ my @mistakes = (
     ['stripe: parameter', 'billing_stripe key=sk_test_canary-7f3a secret=canary-7f3a;', '', qr/unknown parameter; write key=file:PATH, and perhaps api=URL and version=VERSION in .*:\d+/],
     ['payment_failed: policy', 'billing_payment_failed forgive;', '', qr/invalid "forgive"; write grace or maintenance in .*:\d+/],
     ['payment_failed: time', 'billing_payment_failed grace soon;', '', qr/invalid time "soon"; write as 7d in .*:\d+/],
+    ['payment_disputed: policy', 'billing_payment_disputed forgive;', '', qr/"billing_payment_disputed": invalid value "forgive"; write maintenance or notify in .*:\d+/],
     ['jobs: word', 'billing_jobs maybe;', '', qr/"billing_jobs": invalid value "maybe"; write on or off in .*:\d+/],
     ['jobs off on the only host', "$zone $postgres billing_catalog $catalog; billing_jobs off;", $gate, qr/"billing_jobs off" leaves the work to other hosts, which tell of it through Redis; write "billing_redis ADDRESS;" in http in .*:\d+/],
     ['webhook secret', '', 'billing_webhook_secret whsec_1 canary-7f3a;', qr/word 2 is no signing secret \(whsec_\.\.\.\); write file:PATH of the file that holds one in .*:\d+/],

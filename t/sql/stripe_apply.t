@@ -114,7 +114,7 @@ state_is('u', 'free active none', 'and all ends as usual');
 $w->account('o');
 $w->d->do(q{SELECT billing.account_set('o', '{"plan": "agency", "maintenance": "operator"}', 'ann')});
 $w->event('o', $sub, [su('sub_o', 'canceled', 'pro')]);
-$w->event('o', { kind => 'customer_updated', email => 'o@example.com', name => 'O' }, undef, at => $T0);
+$w->event('o', { kind => 'customer_updated', seen => { email => 'o@example.com', name => 'O' } });
 state_is('o', 'agency active operator', 'a plan given by hand survives events about subscriptions that are over');
 $w->event('o', $sub, [su('sub_o2', 'active', 'pro')]);
 state_is('o', 'pro active operator from=0 to=30', "an operator's maintenance is not ended by an event");
@@ -136,9 +136,10 @@ ok !eval { $w->event('t', $sub, [su('sub_t', 'active', 'agency')], ticket => 99)
 # The customer.
 sub person { return join ' ', map { $_ // '-' } @{ $w->row('SELECT email, name FROM billing.accounts WHERE external_id = $1', $_[0]) }{qw(email name)} }
 is person('o'), 'o@example.com O', 'email and name';
-$w->event('o', { kind => 'customer_updated', email => 'new@example.com' }, undef, at => $T0 + 10);
-$w->event('o', { kind => 'customer_updated', email => 'old@example.com', name => 'Old' }, undef, at => $T0 + 5);
-is person('o'), 'new@example.com O', 'an older event does not replace them, an absent value does not erase them';
+@tickets = map { $w->ticket('o') } 1 .. 2;
+$w->event('o', { kind => 'customer_updated', seen => { email => 'new@example.com' } }, undef, ticket => $tickets[1]);
+$w->event('o', { kind => 'customer_updated', seen => { email => 'old@example.com', name => 'Old' } }, undef, ticket => $tickets[0]);
+is person('o'), 'new@example.com O', 'an older look does not replace them, an absent value does not erase them';
 $w->account('g');
 $w->event('g', $sub, [su('sub_g', 'active', 'pro')]);
 $w->event('g', { kind => 'customer_deleted' }, undef, at => $T0 + 10);

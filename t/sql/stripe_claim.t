@@ -45,7 +45,7 @@ is failed('evt_l', 1, 'x', 't'), 'stale', 'the first cannot say that it failed';
 is $w->value('SELECT billing.stripe_event_ignore($1, $2, 1, $3)', '', 'evt_l', 'x'), 0, 'nor ignore it';
 is $w->value('SELECT billing.stripe_event_park($1, $2, 1, $3, NULL)', '', 'evt_l', 'cus_1'), 'stale', 'nor park it';
 my $id = $w->account('l', unlinked => 1);
-ok !eval { $w->value('SELECT billing.stripe_apply($1, $2, 1, $3, NULL, NULL, $4)', '', 'evt_l', $id, '{"kind": "customer_updated", "name": "N"}'); 1 },
+ok !eval { $w->value('SELECT billing.stripe_apply($1, $2, 1, $3, 1, NULL, $4)', '', 'evt_l', $id, '{"kind": "customer_updated", "seen": {"name": "N"}}'); 1 },
     'nor apply it';
 is $w->d->state, 'BI001', 'with a code of its own';
 is $w->value('SELECT name FROM billing.accounts WHERE id = $1', $id), undef, 'and nothing of its work stays';

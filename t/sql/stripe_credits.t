@@ -132,7 +132,7 @@ my $sequences = 40;
 for my $k (1 .. $sequences) {
     my $name = "r$k";
     $w->account($name);
-    my ($day, $births, %subs, @log) = (0, 0);
+    my ($day, $births, %subs, @log, @packs) = (0, 0);
     my ($held, $spent, $bought, $canceled) = ($gives{free}, 0, 0, 0);    # in this period
     my ($total, $period, @last) = (0, 0);
     for my $step (1 .. 30) {
@@ -177,16 +177,22 @@ for my $k (1 .. $sequences) {
         }
         elsif ($dice < 0.86) {
             $effect = pack_("${name}_$step");
+            push @packs, "${name}_$step";
             $bought += 10;
             $what = 'buy';
         }
-        elsif ($dice < 0.92 && @open) {
+        elsif ($dice < 0.89 && @packs) {
+            my $pack = $packs[rand @packs];
+            $effect = StripeWorld::charge_of($pack, [[1, 300, rand() < 0.5 ? 'failed' : 'succeeded'], [2, int rand 700]]);
+            $what = "refund $pack";
+        }
+        elsif ($dice < 0.94 && @open) {
             my $reason = (qw(subscription_create subscription_update manual))[rand 3];
             (my $id = $open[rand @open]) =~ s/^sub_//;
             $effect = { %{ invoice($id, $reason, $plans[rand @plans], 0, "in_${name}_$step") }, period_start => $T0 + int($day * $DAY) };
             $what = "paid $reason";
         }
-        elsif ($dice < 0.94 && @live == 1 && $day < 20) {
+        elsif ($dice < 0.96 && @live == 1 && $day < 20) {
             # A renewal begins a new period: what the account holds from here on counts anew.
             my ($id) = @live;
             $period++;
@@ -220,5 +226,5 @@ for my $k (1 .. $sequences) {
 }
 is join("\n", sort keys %broken), '', "$sequences sequences of 30 steps (seed $seed): never more than the largest plan held "
     . 'and what was bought; the ledger sums up';
-ok !(grep { !$seen{$_} } qw(subscribe change cancel buy paid renew look)), 'of every kind' or diag explain \%seen;
+ok !(grep { !$seen{$_} } qw(subscribe change cancel buy refund paid renew look)), 'of every kind' or diag explain \%seen;
 done_testing;

@@ -1,4 +1,5 @@
-# Promise (W4): events may come in any order, twice, and with looks at Stripe that overtake each other: the end is the same.
+# Promise (W4, W10): events may come in any order, twice, and with looks at Stripe that overtake each other: the end is the same, for
+# what is subscribed, bought, refunded, disputed and paused.
 use strict;
 use warnings;
 use JSON::PP;
@@ -12,8 +13,10 @@ my ($T0, $DAY) = (StripeWorld::t0(), StripeWorld::day());
 my $json = JSON::PP->new->canonical;
 
 # One life, as Stripe tells it: what each event says, and how Stripe's list stands once it has happened. The one thing that
-# may be assumed: an event is delivered after it happened, so a look that it causes sees at least that state.
-sub life {
+# may be assumed: an event is delivered after it happened, so a look that it causes sees at least that state. An effect that is
+# code says what is seen once so many events have happened.
+my %lives = (subscription => \&subscription_life, money => \&money_life);
+sub subscription_life {
     my ($n, $last) = @_;
     my $sub = sub { my ($status, %o) = @_; StripeWorld::sub_of("sub_$n", $status, 'pro', %o) };
     my @life = (
@@ -30,6 +33,21 @@ sub life {
         [{ kind => 'subscription' }, $sub->('canceled', start => $T0 + 30 * $DAY, created => $T0, ended_at => $T0 + 60 * $DAY), 60],
     );
     return @life[0 .. $last];
+}
+sub money_life {
+    my ($n, $last) = @_;
+    my $sub = sub { my (%o) = @_; StripeWorld::sub_of("sub_$n", 'active', 'pro', %o) };
+    my $charge = sub { StripeWorld::charge_of($n, [[1, 250], $_[0] >= 5 ? [2, 250, 'failed'] : [2, 250]]) };
+    my $dispute = sub { StripeWorld::dispute_of($n, $_[0] >= 4 ? 'lost' : 'needs_response', policy => 'maintenance', amount => 500) };
+    return (
+        [StripeWorld::pack_of($n), undef, 0],
+        [{ kind => 'invoice_paid', invoice => "in_${n}_1", billing_reason => 'subscription_create', subscription => "sub_$n",
+            price => 'price_pro', period_start => $T0, period_end => $T0 + 30 * $DAY, amount => 7900, currency => 'usd' }, $sub->(), 0],    # in the same second
+        [$charge, $sub->(), 5],
+        [$dispute, $sub->(pause => 'void'), 10],
+        [$dispute, $sub->(pause => 'void', start => $T0 + 30 * $DAY, created => $T0), 20],
+        [$charge, $sub->(pause => 'void', start => $T0 + 30 * $DAY, created => $T0), 20],
+    )[0 .. $last];
 }
 sub permutations { my ($head, @rest) = @_; return [] if !defined $head;
     return map { my $p = $_; map { [@$p[0 .. $_ - 1], $head, @$p[$_ .. $#$p]] } 0 .. @$p } permutations(@rest) }
@@ -59,13 +77,13 @@ SQL
 my $k = 0;
 # The order of events; how far Stripe had come when each look was made; tickets (undef: in this order).
 sub deliver {
-    my ($last, $order, $looked, $tickets) = @_;
+    my ($life, $last, $order, $looked, $tickets) = @_;
     my $n = ++$k;
-    my @life = life($n, $last);
+    my @life = $lives{$life}->($n, $last);
     $w->d->do('SELECT public.deliver($1, $2)', undef, "p$n", $json->encode([map {
         my $e = $life[$order->[$_]];
-        { event => "evt_${n}_$order->[$_]", at => $T0 + $e->[2] * $DAY, effect => $e->[0], list => [$life[$looked->[$_]][1]],
-          ticket => $tickets ? $tickets->[$_] : undef } } 0 .. $#$order]));
+        { event => "evt_${n}_$order->[$_]", at => $T0 + $e->[2] * $DAY, effect => ref $e->[0] eq 'CODE' ? $e->[0]->($looked->[$_]) : $e->[0],
+          list => [$life[$looked->[$_]][1] // ()], ticket => $tickets ? $tickets->[$_] : undef } } 0 .. $#$order]));
     return $n;
 }
 # All that is to be the same: the account, its subscription and its credits. How it came about (ledger, audit) may differ.
@@ -76,32 +94,38 @@ sub end_of {
         WHERE subscription_id = $1}, "sub_$n");
     my $invoices = $w->value(q{SELECT string_agg(concat_ws(' ', right(invoice_id, 2), billing.unix(first_failed_at), billing.unix(paid_at),
         attempts, settled), '; ' ORDER BY invoice_id) FROM billing.invoices WHERE subscription_id = $1}, "sub_$n");
-    my $money = $w->value(q{SELECT string_agg(action || ' ' || invoice_id, ' ' ORDER BY action, invoice_id) FROM billing.audit_log
-        WHERE account_id = (SELECT id FROM billing.accounts WHERE external_id = $1) AND action LIKE 'payment.%'}, "p$n") =~ s/in_\d+/in/gr;
+    my $money = $w->value(q{SELECT string_agg(concat_ws(' ', action, invoice_id), ' ' ORDER BY action, invoice_id) FROM billing.audit_log
+        WHERE account_id = (SELECT id FROM billing.accounts WHERE external_id = $1) AND action LIKE 'payment.%'}, "p$n");
+    $money =~ s/in_\d+/in/g if $money;
+    my $back = $w->row(q{SELECT string_agg(concat_ws(' ', owed, taken, (SELECT string_agg(r.amount || CASE WHEN r.stands THEN '' ELSE '-' END,
+        '+' ORDER BY refund_id) FROM billing.refunds r WHERE r.charge_id = c.charge_id), (SELECT string_agg(d.status || d.holds, ' ')
+        FROM billing.disputes d WHERE d.charge_id = c.charge_id)), ' ') AS text FROM billing.charges c WHERE charge_id = $1}, "ch_$n")->{text};
     my @credits = map { $_ eq 'none' ? '0/0/0' : $_ } $w->credits("p$n"), $w->credits("p$n", 'video');
-    return join ' | ', $w->state_of("p$n"), @credits, $invoices // '', $money,
+    return join ' | ', $w->state_of("p$n"), @credits, $invoices // '', $money // '', $back // '',
         map { "$_=" . ($sub->{$_} // '-') } sort keys %$sub;
 }
 sub max { my $m = 0; $_ > $m and $m = $_ for @_; return $m }
 
 my %state = (
+    money => qr/^pro paused payment from=30 to=60 \| 53\/0\/3 \| 10\/0\/0 \|.*\| 7 7 250\+250- losttrue \|/,
     3 => qr/^pro active none from=0 to=30 cancel=60 \| 50\/0\/0 \| 10\/0\/0 \|/,
     4 => qr/^pro past_due payment grace=37 from=30 to=60 cancel=60 \| 50\/0\/0/,
     5 => qr/^free active none \| 4\/0\/0/,
 );
-for my $last (5, 4, 3) {
+for my $case ([subscription => 5], [subscription => 4], [subscription => 3], [money => 5]) {
+    my ($life, $last) = @$case;
     my @events = 0 .. $last;
     my (%end, %late);
     $w->d->do('SET synchronous_commit = off');
     for my $order (permutations(@events)) {
         # Each look sees as much as must have happened by then.
         my @looked = map { my $i = $_; max(@$order[0 .. $i]) } 0 .. $#$order;
-        push @{ $end{ end_of(deliver($last, $order, \@looked)) } }, "@$order";
+        push @{ $end{ end_of(deliver($life, $last, $order, \@looked)) } }, "@$order";
     }
-    is scalar(keys %end), 1, 'all ' . (eval join '*', 1 .. $last + 1) . " orders of a life of " . ($last + 1) . ' events end the same'
+    is scalar(keys %end), 1, "$life: all " . (eval join '*', 1 .. $last + 1) . " orders of a life of " . ($last + 1) . ' events end the same'
         or diag explain { map { ($_ => $end{$_}[0] . ' and ' . @{ $end{$_} }) } keys %end };
     my ($same) = keys %end;
-    like $same, $state{$last}, 'as Stripe has it';
+    like $same, $state{$life} // $state{$last}, 'as Stripe has it';
 
     # Looks that overtake each other: tickets are given in one order, applied in another, each with what could be seen at its
     # time. Some events come twice.
@@ -112,7 +136,7 @@ for my $last (5, 4, 3) {
         my %number;
         my @looked = map { my $i = $_; max(@order[0 .. $i]) } 0 .. $#order;
         my @apply = sort { rand() <=> 0.5 } 0 .. $#order;
-        push @{ $late{ end_of(deliver($last, [@order[@apply]], [@looked[@apply]], [map { $_ + 1 } @apply])) } }, "@order / @apply";
+        push @{ $late{ end_of(deliver($life, $last, [@order[@apply]], [@looked[@apply]], [map { $_ + 1 } @apply])) } }, "@order / @apply";
     }
     is_deeply [map { "$_: $late{$_}[0]" } grep { $_ ne $same } keys %late], [], 'so do looks that overtake each other, and events that come twice';
 }

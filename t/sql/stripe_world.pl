@@ -73,7 +73,25 @@ sub sub_of {
     my ($id, $status, $price, %o) = @_;
     return { id => $id, status => $status, prices => ref $price ? $price : ["price_$price"], quantity => 1,
         period_start => $o{start} // $T0, period_end => $o{end} // ($o{start} // $T0) + 30 * $DAY, cancel_at => $o{cancel_at},
-        trial_end => $o{trial_end}, created => $o{created} // $T0, ended_at => $o{ended_at} };
+        trial_end => $o{trial_end}, created => $o{created} // $T0, ended_at => $o{ended_at}, pause => $o{pause} };
+}
+
+# A pack that was paid for, and what looks see of its payment later: charge(NAME, [[refund, amount, status], ...], amount =>),
+# dispute(NAME, status).
+sub pack_of {
+    my ($name, %o) = @_;
+    return { kind => 'checkout_completed', session => "cs_$name", mode => 'payment', payment_status => 'paid', payment_intent => "pi_$name",
+        price => 'price_pack', %o };
+}
+sub charge_of {
+    my ($name, $refunds, %o) = @_;
+    return { kind => 'charge', seen => { id => "ch_$name", payment_intent => "pi_$name", amount => $o{amount} // 1000, currency => 'usd',
+        refunds => [map { { id => "re_${name}_$_->[0]", amount => $_->[1], status => $_->[2] // 'succeeded' } } @$refunds] } };
+}
+sub dispute_of {
+    my ($name, $status, %o) = @_;
+    return { kind => 'dispute', dispute_policy => $o{policy} // 'notify', seen => { id => "du_$name", amount => $o{amount} // 1000,
+        status => $status, reason => 'fraudulent', charge => charge_of($name, [])->{seen} } };
 }
 
 # One event from its delivery to its mark: event(ACCOUNT, {effect}, [subscriptions] or undef, at =>, ticket =>, id =>).
@@ -82,7 +100,7 @@ sub event {
     my $id = $o{id} // 'evt_' . ++$self->{n};
     $self->store($id, at => $o{at} // $T0, customer => exists $o{customer} ? $o{customer} : "cus_$name", type => $effect->{kind});
     my $attempt = $self->take($id);
-    my $ticket = $o{ticket} // ($subs ? $self->ticket($name) : undef);
+    my $ticket = $o{ticket} // ($subs || $effect->{seen} ? $self->ticket($name) : undef);
     my $account = $self->value('SELECT id FROM billing.accounts WHERE external_id = $1', $name);
     return $json->decode($self->value('SELECT billing.stripe_apply($1, $2, $3, $4, $5, $6, $7)', '', $id, $attempt, $account, $ticket,
         $subs && $json->encode($subs), $json->encode($effect)));

@@ -109,10 +109,30 @@ subtest 'a pack' => sub {
     is_deeply [@$charge{qw(amount_refunded refunded)}, scalar $charge->{refunds}{data}->@*], [1000, 1, 2], 'until it is whole';
     is $stripe->api(POST => '/v1/refunds', {charge => $charge->{id}})->json->{error}{code}, 'charge_already_refunded', 'and no more';
     told();
+    $stripe->fail_refund($part->{id});
+    is_deeply [told()], [qw(charge.updated charge.refund.updated refund.updated refund.failed)], 'a refund that fails';
+    is_deeply [map { "$_->{amount} $_->{status}" } get('refunds', charge => $charge->{id})->{data}->@*], ['600 succeeded', '400 failed'],
+        'stays in the list';
+    is get("charges/$charge->{id}")->{amount_refunded}, 600, 'and counts no more';
     my $dispute = $stripe->dispute($session->{id});
     $stripe->close_dispute($dispute->{id}, 'lost');
     is_deeply [told()], [qw(charge.dispute.created charge.dispute.funds_withdrawn charge.dispute.updated charge.dispute.closed)],
         'a dispute';
+};
+
+subtest 'entitlements' => sub {
+    my $customer = customer();
+    my @all = map { "feature_$_" } 1 .. 12;
+    told();
+    $stripe->entitle($customer, @all);
+    is_deeply [told()], ['entitlements.active_entitlement_summary.updated'], 'are told of';
+    my $summary = ($stripe->events('entitlements.active_entitlement_summary.updated'))[-1]{data}{object};
+    is_deeply [scalar $summary->{entitlements}{data}->@*, $summary->{entitlements}{has_more}], [10, 1], 'ten of them';
+    my $list = get('entitlements/active_entitlements', customer => $customer, limit => 100);
+    is_deeply [sort map { $_->{lookup_key} } $list->{data}->@*], [sort @all], 'and listed, all of them';
+    is $stripe->api(GET => '/v1/entitlements/active_entitlements')->status, 400, 'of a customer';
+    $stripe->entitle($customer);
+    is scalar get('entitlements/active_entitlements', customer => $customer)->{data}->@*, 0, 'until they end';
 };
 
 subtest 'payments that are known later' => sub {

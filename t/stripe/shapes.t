@@ -20,6 +20,8 @@ my %type = (
     subscription => 'Subscription',
     invoice => 'Invoice', invoice_payment => 'InvoicePayment', payment_intent => 'PaymentIntent', payment_method => 'PaymentMethod',
     charge => 'Charge', refund => 'Refund', dispute => 'Dispute', 'billing_portal.session' => 'BillingPortal.Session',
+    'entitlements.active_entitlement' => 'Entitlements.ActiveEntitlement',
+    'entitlements.active_entitlement_summary' => 'Entitlements.ActiveEntitlementSummary',
     'billing_portal.configuration' => 'BillingPortal.Configuration', 'billing.meter_event' => 'Billing.MeterEvent', item => 'LineItem',
 );
 
@@ -50,6 +52,8 @@ $stripe->advance(20 * 86400);
 my $pack = checkout($customer, 'price_logo_pack_10', mode => 'payment', payment_intent_data => {metadata => {pack => 'logo_10'}});
 $stripe->pay($pack->{id});
 $stripe->refund($pack->{id}, amount => 400);
+$stripe->fail_refund($stripe->refund($pack->{id}, amount => 100)->{id});
+$stripe->entitle($customer, map { "feature_$_" } 1 .. 12);
 $stripe->close_dispute($stripe->dispute($pack->{id})->{id}, 'won');
 my $delayed = checkout($customer, 'price_logo_pack_10', mode => 'payment');
 $stripe->pay($delayed->{id}, delayed => 1);
@@ -70,7 +74,7 @@ sub objects($version) {
     my %all;
     my $add = sub ($name, $object) {
         my $type = $type{$object->{object} // ''} or return push $all{"no type for $name"}->@*, $name;
-        return if $type eq 'InvoicePayment' && $version lt '2025-03-31';    # there was no such thing
+        return if $type eq 'InvoicePayment' && $version lt '2025-03-31' || $type =~ /^Entitlements/ && $version lt '2024';    # there was no such thing
         delete $object->{subscription} if $type eq 'Invoice' && $version ge '2025-03-31'
             && !defined $object->{subscription};    # as in Stripe's own examples
         push $all{list}->@*, {name => $name, type => $type, value => $object};
@@ -78,7 +82,7 @@ sub objects($version) {
     if ($version eq $exact) {
         for my $path (qw(customers products prices checkout/sessions invoices invoice_payments payment_intents charges refunds),
             "subscriptions?status=all",
-            'billing_portal/configurations', "checkout/sessions/$open/line_items") {
+            'billing_portal/configurations', "checkout/sessions/$open/line_items", "entitlements/active_entitlements?customer=$customer") {
             my $list = $json->decode($stripe->api(GET => "/v1/$path")->body);
             $add->("GET /v1/$path", $_) for $list->{data}->@*;
         }

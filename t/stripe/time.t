@@ -266,6 +266,16 @@ subtest 'what does not become an event' => sub {
     post("subscriptions/$id", pause_collection => {behavior => 'void'});
     is_deeply subscription($id)->{pause_collection}, {behavior => 'void', resumes_at => undef}, 'a pause of collection';
     is status($id), 'active', 'leaves the status';
+    for my $case ([void => 'void'], [mark_uncollectible => 'uncollectible'], [keep_as_draft => 'draft']) {
+        my ($behaviour, $becomes) = @$case;
+        my $until = $behaviour eq 'keep_as_draft' ? subscription($id)->{items}{data}[0]{current_period_end} + 86400 : undef;
+        post("subscriptions/$id", pause_collection => {behavior => $behaviour, $until ? (resumes_at => $until) : ()});
+        $stripe->end_period($id);
+        is status($id), 'active', "$behaviour: a new period";
+        is get('invoices/' . subscription($id)->{latest_invoice})->{status}, $becomes, 'whose invoice nobody pays';
+    }
+    $stripe->advance(86400);
+    is subscription($id)->{pause_collection}, undef, 'until it is resumed';
 };
 
 is $stripe->log_text, '', 'the stand-in had nothing to complain about';

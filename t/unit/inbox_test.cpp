@@ -155,7 +155,7 @@ TEST_F(InboxTest, AKeyThatIsRefusedUsesNoTryUpAndIsSaidOnce) {
     ASSERT_TRUE(becomes("evt_1", "received/0/1/1"));
     due("evt_1");
     ASSERT_TRUE(becomes("evt_1", "received/0/2/2"));
-    EXPECT_EQ(logged("Stripe does not let the secret key list subscriptions"), 1);
+    EXPECT_EQ(logged("Stripe does not let the secret key read what events are about"), 1);
     EXPECT_EQ(logged("topsecret"), 0);
 }
 
@@ -235,7 +235,7 @@ TEST_F(InboxTest, WhatBelongsToAnotherAccountIsParkedAndSaid) {
 
 TEST_F(InboxTest, WhatIsNotOursIsIgnored) {
     work();
-    put("evt_1", "charge.refunded", "cus_1", payload("evt_1", "charge.refunded", "{}"));
+    put("evt_1", "charge.captured", "cus_1", payload("evt_1", "charge.captured", "{}"));
     ASSERT_TRUE(becomes("evt_1", "ignored/0/0/1"));
     sql.ask("SELECT billing.stripe_event_store('', 'evt_2', 'customer.updated', '', true, 1, 'cus_1', '{}', NULL)");
     sql.ask(

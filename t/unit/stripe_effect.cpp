@@ -31,8 +31,14 @@ std::string done(const std::string& type, const std::string& object) {
     const EventEffect& effect = out.value();
     if (!effect.ignored.empty())
         return "ignored: " + effect.ignored;
-    return effect.customer + " '" + effect.account + "' " + (effect.subscriptions ? "look " : "") +
-           dump_json(effect.effect.get());
+    std::string looks = effect.subscriptions ? "look " : "";
+    for (const auto& [look, text] :
+         {std::pair{LookAt::customer, "at the customer "}, std::pair{LookAt::entitlements, "at its entitlements "},
+          std::pair{LookAt::charge, "at the charge "}, std::pair{LookAt::dispute, "at the dispute "}})
+        looks += effect.look == look ? text : "";
+    for (const std::string& id : {effect.payment, effect.charge, effect.dispute})
+        looks += id.empty() ? "" : id + " ";
+    return effect.customer + " '" + effect.account + "' " + looks + dump_json(effect.effect.get());
 }
 
 const std::string k_metadata =
@@ -43,16 +49,36 @@ std::string session(const std::string& members) {
 }
 
 TEST(StripeEffect, TypesThatNobodyHandlesAreIgnored) {
-    for (const char* type :
-         {"checkout.session.completed", "checkout.session.async_payment_succeeded", "checkout.session.expired",
-          "checkout.session.async_payment_failed", "customer.subscription.created", "customer.subscription.updated",
-          "customer.subscription.deleted", "customer.subscription.paused", "customer.subscription.resumed",
-          "customer.subscription.trial_will_end", "customer.subscription.pending_update_applied",
-          "customer.subscription.pending_update_expired", "invoice.paid", "invoice.payment_succeeded",
-          "invoice.payment_failed", "customer.updated", "customer.deleted"})
+    for (const char* type : {"checkout.session.completed",
+                             "checkout.session.async_payment_succeeded",
+                             "checkout.session.expired",
+                             "checkout.session.async_payment_failed",
+                             "customer.subscription.created",
+                             "customer.subscription.updated",
+                             "customer.subscription.deleted",
+                             "customer.subscription.paused",
+                             "customer.subscription.resumed",
+                             "customer.subscription.trial_will_end",
+                             "customer.subscription.pending_update_applied",
+                             "customer.subscription.pending_update_expired",
+                             "invoice.paid",
+                             "invoice.payment_succeeded",
+                             "invoice.payment_failed",
+                             "customer.updated",
+                             "customer.deleted",
+                             "entitlements.active_entitlement_summary.updated",
+                             "charge.refunded",
+                             "charge.refund.updated",
+                             "refund.created",
+                             "refund.updated",
+                             "refund.failed",
+                             "charge.dispute.created",
+                             "charge.dispute.updated",
+                             "charge.dispute.closed"})
         EXPECT_TRUE(handles_event(type)) << type;
     for (const char* type : {"", "customer", "customer.created", "invoice.created", "invoice.paid.more",
-                             "charge.refunded", "checkout.session", "v2.core.event"}) {
+                             "charge.succeeded", "charge.dispute.funds_withdrawn", "subscription_schedule.updated",
+                             "subscription_schedule.released", "checkout.session", "v2.core.event"}) {
         EXPECT_FALSE(handles_event(type)) << type;
         EXPECT_EQ(done(type, "{}"), "ignored: a type that changes nothing") << type;
     }
@@ -121,15 +147,60 @@ TEST(StripeEffect, ForeignCheckoutsGrantNothing) {
 
 TEST(StripeEffect, SubscriptionEventsSayOnlyWhoseTheyAre) {
     for (const char* type :
-         {"customer.subscription.created", "customer.subscription.deleted", "customer.subscription.trial_will_end"}) {
+         {"customer.subscription.created", "customer.subscription.deleted", "customer.subscription.paused"}) {
         EXPECT_EQ(done(type, R"({"id":"sub_1","object":"subscription","customer":"cus_1","status":"active"})"),
                   R"(cus_1 '' look {"kind":"subscription"})");
         EXPECT_EQ(done(type, R"({"id":"sub_1","customer":{"id":"cus_1"},"metadata":{"account":"other"}})"),
                   R"(cus_1 '' look {"kind":"subscription"})")
             << "a subscription names no account";
     }
-    EXPECT_EQ(done("customer.subscription.updated", R"({"id":"sub_1","customer":null})"),
-              "ignored: a subscription of nobody");
+    for (const char* type : {"customer.subscription.updated", "customer.subscription.trial_will_end"})
+        EXPECT_EQ(done(type, R"({"id":"sub_1","customer":null})"), "ignored: a subscription of nobody");
+    EXPECT_EQ(done("customer.subscription.trial_will_end",
+                   R"({"id":"sub_1","object":"subscription","customer":"cus_1","status":"trialing"})"),
+              R"(cus_1 '' look {"kind":"trial_ending","subscription":"sub_1"})");
+}
+
+TEST(StripeEffect, MoneyThatGoesBackSaysOnlyWhatToLookAt) {
+    // The amounts of an event may be overtaken; its charge names whose it is, refunds and disputes do not.
+    EXPECT_EQ(done("charge.refunded", R"({"id":"ch_1","object":"charge","customer":"cus_1","payment_intent":"pi_1",)"
+                                      R"("amount":1000,"amount_refunded":400})"),
+              R"(cus_1 '' at the charge pi_1 ch_1 {"kind":"charge"})");
+    EXPECT_EQ(done("charge.refunded", R"({"id":"ch_1","object":"charge","customer":null,"payment_intent":null})"),
+              R"( '' at the charge ch_1 {"kind":"charge"})");
+    for (const char* type : {"refund.created", "refund.updated", "refund.failed", "charge.refund.updated"}) {
+        EXPECT_EQ(done(type, R"({"id":"re_1","object":"refund","charge":{"id":"ch_1"},"payment_intent":"pi_1"})"),
+                  R"( '' at the charge pi_1 ch_1 {"kind":"charge"})");
+        EXPECT_EQ(done(type, R"({"id":"re_1","object":"refund","charge":null})"), "ignored: a refund of no charge");
+    }
+    for (const char* type : {"charge.dispute.created", "charge.dispute.closed"}) {
+        EXPECT_EQ(done(type, R"({"id":"du_1","object":"dispute","charge":"ch_1","payment_intent":"pi_1"})"),
+                  R"( '' at the dispute pi_1 ch_1 du_1 {"kind":"dispute"})");
+        EXPECT_EQ(done(type, R"({"id":"du_1","object":"dispute"})"), "ignored: a dispute about no charge");
+    }
+}
+
+TEST(StripeEffect, ChargesAndDisputesAreToldAsTheyWereSeen) {
+    const auto charge =
+        read_charge(json(R"({"id":"ch_1","payment_intent":"pi_1","amount":1000,"amount_refunded":400,"currency":"usd",
+                 "refunds":{"data":[{"id":"re_1","amount":400,"status":"succeeded"}]}})")
+                        .get());
+    const std::string seen = R"({"id":"ch_1","payment_intent":"pi_1","amount":1000,"currency":"usd",)"
+                             R"("refunds":[{"id":"re_1","amount":400,"status":"succeeded"}]})";
+    EXPECT_EQ(dump_json(charge_facts(charge.value()).get()), seen);
+    const auto dispute =
+        read_dispute(json(R"({"id":"du_1","amount":1000,"status":"lost","reason":"fraudulent"})").get());
+    EXPECT_EQ(dump_json(dispute_facts(dispute.value(), charge.value()).get()),
+              R"({"id":"du_1","amount":1000,"status":"lost","reason":"fraudulent","charge":)" + seen + "}");
+}
+
+TEST(StripeEffect, EntitlementsAreThoseOfACustomer) {
+    const std::string type = "entitlements.active_entitlement_summary.updated";
+    EXPECT_EQ(done(type, R"({"object":"entitlements.active_entitlement_summary","customer":"cus_1",)"
+                         R"("entitlements":{"has_more":true,"data":[{"lookup_key":"a"}]}})"),
+              R"(cus_1 '' at its entitlements {"kind":"entitlements"})");
+    EXPECT_EQ(done(type, R"({"object":"entitlements.active_entitlement_summary"})"), "ignored: entitlements of nobody");
+    EXPECT_FALSE(read(type, R"({"object":"charge","customer":"cus_1"})").ok());
 }
 
 TEST(StripeEffect, InvoicesTellTheServiceInOldAndNewLayouts) {
@@ -175,18 +246,36 @@ TEST(StripeEffect, InvoicesMayLackNearlyEverything) {
 }
 
 TEST(StripeEffect, CustomersAreNamedByThemselves) {
+    const std::string look = R"(cus_1 '' at the customer {"kind":"customer_updated"})";
+    EXPECT_EQ(done("customer.updated", R"({"id":"cus_1","object":"customer","email":"a@b.example"})"), look);
     EXPECT_EQ(
-        done("customer.updated", R"({"id":"cus_1","object":"customer","email":"a@b.example","name":"A\u0000 B"})"),
-        R"(cus_1 '' {"kind":"customer_updated","email":"a@b.example","name":"A B"})");
-    EXPECT_EQ(done("customer.updated", R"({"id":"cus_1","email":null})"), R"(cus_1 '' {"kind":"customer_updated"})");
+        dump_json(customer_facts(
+                      read_customer(json(R"({"id":"cus_1","email":"a@b.example","name":"A\u0000 B"})").get()).value())
+                      .get()),
+        R"({"email":"a@b.example","name":"A B"})");
+    EXPECT_EQ(dump_json(customer_facts(read_customer(json(R"({"id":"cus_1","email":null})").get()).value()).get()),
+              "{}");
+    const auto changed = [](const std::string& previous) {
+        const auto out =
+            read_effect(json(R"({"id":"evt_1","object":"event","type":"customer.updated","data":{"object":)"
+                             R"({"id":"cus_1","object":"customer"},"previous_attributes":)" +
+                             previous + "}}")
+                            .get());
+        return out.value().ignored;
+    };
+    EXPECT_EQ(changed(R"({"email":"old@b.example"})"), "");
+    EXPECT_EQ(changed(R"({"name":null})"), "");
+    EXPECT_EQ(changed("null"), "");
+    EXPECT_EQ(changed(R"({"currency":null,"delinquent":false})"), "neither name nor email have changed");
     EXPECT_EQ(done("customer.deleted", R"({"id":"cus_1","object":"customer","deleted":true})"),
               R"(cus_1 '' look {"kind":"customer_deleted"})");
 }
 
 TEST(StripeEffect, ObjectsOfAnotherKindAreErrors) {
     for (const char* type : {"checkout.session.completed", "checkout.session.expired", "customer.subscription.updated",
-                             "invoice.paid", "customer.updated", "customer.deleted"}) {
-        EXPECT_FALSE(read(type, R"({"id":"ch_1","object":"charge","customer":"cus_1"})").ok()) << type;
+                             "customer.subscription.trial_will_end", "invoice.paid", "customer.updated",
+                             "customer.deleted", "charge.refunded", "refund.created", "charge.dispute.created"}) {
+        EXPECT_FALSE(read(type, R"({"id":"p_1","object":"price","customer":"cus_1"})").ok()) << type;
         EXPECT_FALSE(read(type, "null").ok()) << type;
         EXPECT_FALSE(read(type, R"({"object":null})").ok()) << type;
         EXPECT_FALSE(read_effect(json(R"({"type":")" + std::string(type) + R"("})").get()).ok()) << type;
@@ -213,6 +302,8 @@ TEST(StripeEffect, SubscriptionsAreToldWithThePeriodsThatTheyHave) {
         "plan":{"id":"plan_gold"},"cancel_at_period_end":true})"),
               R"({"id":"sub_2","customer":"cus_2","status":"canceled","items":[{"price":"plan_gold"}],"quantity":3,)"
               R"("period_start":1600000000,"period_end":1602592000,"cancel_at":1602592000,"ended_at":1601000000})");
+    EXPECT_EQ(facts(R"({"id":"sub_4","status":"active","pause_collection":{"behavior":"void","resumes_at":null}})"),
+              R"({"id":"sub_4","status":"active","items":[],"pause":"void"})");
     EXPECT_EQ(facts(R"({"id":"sub_3"})"), R"({"id":"sub_3","items":[]})");
 }
 

@@ -133,11 +133,16 @@ sub new_card($self, $customer, %with) { $self->control('new_card', %with, custom
 sub pay_invoice($self, $invoice, %with) { $self->control('pay_invoice', %with, invoice => $invoice) }    # out_of_band => 1
 sub void_invoice($self, $invoice) { $self->control('void_invoice', invoice => $invoice) }
 
-# of: a charge, payment intent, invoice or checkout session. refund: amount, reason. dispute: amount; close_dispute: won | lost.
+# of: a charge, payment intent, invoice or checkout session. refund: amount, reason; fail_refund: failed | canceled.
+# dispute: amount; close_dispute: won | lost.
 sub refund($self, $of, %with) { $self->control('refund', %with, of => $of) }
+sub fail_refund($self, $refund, $status = 'failed') { $self->control('fail_refund', refund => $refund, status => $status) }
 sub dispute($self, $of, %with) { $self->control('dispute', %with, of => $of) }
 sub close_dispute($self, $dispute, $status) { $self->control('close_dispute', dispute => $dispute, status => $status) }
 sub delete_customer($self, $customer) { $self->control('delete_customer', customer => $customer) }
+
+# From now on the customer has exactly the features with these lookup keys.
+sub entitle($self, $customer, @features) { $self->control('entitle', customer => $customer, features => \@features) }
 
 sub meter($self, $event_name) { $self->control('meter', event_name => $event_name) }
 sub meter_sum($self, $event_name, $customer) { $self->control('meter_sum', event_name => $event_name, customer => $customer) }

@@ -6,6 +6,7 @@ use Billing::Stripe::Catalog ();
 use Billing::Stripe::Checkout ();
 use Billing::Stripe::Clock ();
 use Billing::Stripe::Customers ();
+use Billing::Stripe::Entitlements ();
 use Billing::Stripe::Error qw(refuse caught);
 use Billing::Stripe::Events ();
 use Billing::Stripe::Expand ();
@@ -20,7 +21,7 @@ use Billing::Stripe::Versions ();
 use Mojo::JSON qw(encode_json);
 use Mojo::Util qw(b64_decode);
 
-my @resources = map { "Billing::Stripe::$_" } qw(Customers Catalog Checkout Portal Subscriptions Invoices Payments Events Meters);
+my @resources = map { "Billing::Stripe::$_" } qw(Customers Catalog Checkout Portal Subscriptions Invoices Payments Events Meters Entitlements);
 my @shown = qw(stripe-version idempotency-key content-type user-agent stripe-account);    # headers in the log of calls
 my $key_age = 86400;    # Stripe may forget an idempotency key after a day; here it does
 

@@ -6,6 +6,7 @@ use Billing::Stripe::Account qw(copy);
 use Billing::Stripe::Catalog ();
 use Billing::Stripe::Clock ();
 use Billing::Stripe::Customers ();
+use Billing::Stripe::Entitlements ();
 use Billing::Stripe::Fulfilment ();
 use Billing::Stripe::Lifecycle ();
 use Billing::Stripe::Meters ();
@@ -22,7 +23,7 @@ sub new($class, $server) {
 }
 
 my %calls = map { $_ => 1 } qw(product price catalog archive portal_configuration settings webhook_endpoint roll_secret remove_endpoint
-    pay settle_later portal subscribe pay_invoice void_invoice new_card refund dispute close_dispute delete_customer emit
+    pay settle_later portal subscribe pay_invoice void_invoice new_card refund fail_refund dispute close_dispute delete_customer entitle emit
     now advance meter meter_sum fault clear_faults calls clear_calls close_port open_port object all events told deliveries hold release
     release_together deliver deliver_pending body retry webhook_timeout);
 
@@ -129,6 +130,10 @@ sub refund($self, %with) {
     return $self->shown(Billing::Stripe::Payments::refund($self->{account}, $charge, %with));
 }
 
+sub fail_refund($self, %with) {
+    return $self->shown(Billing::Stripe::Payments::fail_refund($self->{account}, $self->named('refund', $with{refund}), $with{status}));
+}
+
 sub dispute($self, %with) {
     my $charge = Billing::Stripe::Payments::charge_named($self->{account}, delete $with{of});
     return $self->shown(Billing::Stripe::Payments::dispute($self->{account}, $charge, %with));
@@ -139,6 +144,11 @@ sub close_dispute($self, %with) {
 }
 
 sub delete_customer($self, %with) { Billing::Stripe::Customers::remove($self->{account}, {}, $with{customer}) }
+
+sub entitle($self, %with) {
+    my $customer = Billing::Stripe::Customers::living($self->{account}, $with{customer});
+    return copy(Billing::Stripe::Entitlements::entitle($self->{account}, $customer, $with{features}->@*));
+}
 
 sub meter($self, %with) { Billing::Stripe::Meters::make($self->{account}, $with{event_name}) }
 sub meter_sum($self, %with) { Billing::Stripe::Meters::sum($self->{account}, $with{event_name}, $with{customer}) }

@@ -160,6 +160,18 @@ sub void($account, $invoice) {
     return;
 }
 
+# Collection is paused: void | mark_uncollectible | keep_as_draft.
+sub not_collected($account, $invoice, $behaviour) {
+    return void($account, $invoice) if $behaviour eq 'void';
+    $account->change($invoice, $behaviour eq 'keep_as_draft' ? 'invoice.updated' : 'invoice.marked_uncollectible', sub ($) {
+        @$invoice{qw(auto_advance next_payment_attempt automatically_finalizes_at)} = (false, undef, undef);
+        return if $behaviour eq 'keep_as_draft';
+        $invoice->{status} = 'uncollectible';
+        $invoice->{status_transitions}{marked_uncollectible_at} = $account->now;
+    });
+    return;
+}
+
 # Left open, never tried again (its subscription has ended).
 sub abandon($account, $invoice) {
     $account->change($invoice, 'invoice.updated', sub ($) {

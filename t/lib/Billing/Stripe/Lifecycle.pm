@@ -119,6 +119,8 @@ sub renew($account, $subscription) {
     if ($subscription->{status} eq 'unpaid') {    # goes on making drafts that nobody sends
         $invoice->{auto_advance} = false;
         $invoice->{automatically_finalizes_at} = undef;
+    } elsif (my $pause = $subscription->{pause_collection}) {
+        Billing::Stripe::Invoices::not_collected($account, $invoice, $pause->{behavior});
     }
     return $invoice;
 }
@@ -263,6 +265,9 @@ sub next_step($account, $subscription) {
     return ($subscription->{created} + $to_pay, sub { expire($account, $subscription) }) if $status eq 'incomplete';
     my @steps;
     push @steps, [$subscription->{cancel_at}, sub { finish($account, $subscription) }] if $subscription->{cancel_at};
+    if (my $until = ($subscription->{pause_collection} // {})->{resumes_at}) {
+        push @steps, [$until, sub { updated($account, $subscription, sub ($) { $subscription->{pause_collection} = undef }) }];
+    }
     if ($status eq 'trialing') {
         my $warning = max($subscription->{trial_end} - 3 * $day, $subscription->{trial_start});
         push @steps, [$warning, sub { warn_of_trial_end($account, $subscription) }]

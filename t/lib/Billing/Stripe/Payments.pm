@@ -113,6 +113,23 @@ sub refund($account, $charge, %option) {
     return $refund;
 }
 
+# The bank did not take it, or it was called back: failed | canceled. The money is there again.
+sub fail_refund($account, $refund, $status = 'failed') {
+    refuse("This refund has already $refund->{status}.") if $refund->{status} =~ /^(?:failed|canceled)$/;
+    my $charge = $account->get('charge', $refund->{charge});
+    $account->change($charge, 'charge.updated', sub ($) {
+        $charge->{amount_refunded} -= $refund->{amount};
+        $charge->{refunded} = false;
+    });
+    $account->change($refund, 'charge.refund.updated', sub ($) {
+        $refund->{status} = $status;
+        @$refund{qw(failure_reason failure_balance_transaction)} = ('lost_or_stolen_card', $account->new_id('txn_3')) if $status eq 'failed';
+    });
+    $account->emit('refund.updated', $refund);
+    $account->emit('refund.failed', $refund) if $status eq 'failed';
+    return $refund;
+}
+
 sub refund_by_call($account, $params) {
     exclusive('charge', 'payment_intent') if defined $params->{charge} && defined $params->{payment_intent};
     missing_parameter('payment_intent') if !defined $params->{charge} && !defined $params->{payment_intent};
