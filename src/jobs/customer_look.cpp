@@ -38,11 +38,11 @@ Task<Looked> CustomerLook::run(LinkedCustomer whose) {
     std::optional<std::int64_t> ticket;
     if (!settings_.dry) {
         // The ticket is taken before the look begins, as the inbox does it.
-        CustomerTicket taken = co_await inbox_.ticket(whose.customer, whose.account);
+        CustomerTicket taken = co_await inbox_.ticket(whose.customer, whose.account, "");
         if (taken.outcome == CustomerTicket::Outcome::unanswered) { // somebody may hold its row
             co_return without(Looked::Outcome::failed, "PostgreSQL did not answer");
         }
-        if (taken.outcome != CustomerTicket::Outcome::known) {
+        if (taken.outcome != CustomerTicket::Outcome::known || taken.former) {
             co_return without(Looked::Outcome::failed, "its link has changed meanwhile");
         }
         ticket = taken.ticket;

@@ -94,6 +94,7 @@ subtest 'C6: a trial is for the first subscription' => sub {
     wait_for(sub { answer_of(post('/other/checkout', 'tried', {plan => 'pro'})) eq '409 ALREADY_SUBSCRIBED' }, 10, 'the subscription is known');
     is $world->sql(q{SELECT 1 FROM billing.subscriptions s JOIN billing.accounts a ON a.id = s.account_id WHERE a.external_id = 'tried' AND s.status = 'trialing'}), 1, 'it is a trial';
     my ($subscription) = grep { $_->{status} eq 'trialing' } $stripe->all('subscription');
+    wait_for(sub { !$world->sql(q{SELECT 1 FROM billing.webhook_events WHERE status IN ('received', 'processing')}) }, 10, 'all is known');
     $stripe->cancel_now($subscription->{id});
     wait_for(sub { answer_of(post('/other/checkout', 'tried', {plan => 'pro'})) eq '200' }, 10, 'it has ended');
     is $trial->(), undef, 'the next one has none';
