@@ -201,7 +201,7 @@ my %wrong = (
     'a fraction' => [sub ($c) { $c->{plans}{pro}{credits}{logo} = 1.5 }, qr/plans\.pro\.credits\.logo: must be a whole number from 0/],
     'no default' => [sub ($c) { $c->{default_plan} = 'gold' }, qr/default_plan: "gold" is no plan/],
     'a default that costs' => [sub ($c) { $c->{default_plan} = 'pro' }, qr/default_plan: must be a plan with "free": true/],
-    'a typing error' => [sub ($c) { $c->{plans}{pro}{featuers} = [] }, qr/plans\.pro\.featuers: unknown member; known here: name, rank/],
+    'a typing error' => [sub ($c) { $c->{plans}{pro}{featuers} = [] }, qr/plans\.pro\.featuers: unknown member; known here: name, description, rank/],
     'a period' => [sub ($c) { $c->{quotas}{requests}{period} = 'week' }, qr/quotas\.requests\.period: must be one of minute, hour, day, month, cycle, sliding, lifetime/],
     'a length' => [sub ($c) { $c->{quotas}{requests} = {period => 'sliding', length => '30s'} },
         qr/quotas\.requests\.length: must be a time from 1m to 366d, as "24h"/],
