@@ -68,10 +68,11 @@ END
 #   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; wrapper => [command for nginx], daemon => 'on';
 #   start => 0: hosts are made, not started
 #   stripe => 1 or {options for Billing::Stripe, webhook => {options for its endpoint, http://HOST0/billing/webhook}};
+#   billing => more directives of http; %%PUBLIC%% is where host 0 is; env => {variables for the hosts}
 #   clock => a Billing::Clock, for the hosts, PostgreSQL and the stand-in (then without Redis)
 sub new($class, %option) {
     my $self = bless {number => ++$number, directory => new_directory(), hosts => []}, $class;
-    my $env = $option{clock} ? $option{clock}->environment : {};
+    my $env = {$option{clock} ? $option{clock}->environment->%* : (), %{$option{env} // {}}};
     $self->{db} = Billing::Database->new(env => $env, %{$option{database} // {}});
     $self->{redis} = Billing::Redis->new if $option{redis} // !$option{clock};
     $self->{app} = Billing::App->new;
@@ -96,7 +97,7 @@ sub new($class, %option) {
             ports => $index ? {} : {main => $front},
             vars => {
                 BILLING => $billing, DSN => $self->dsn, REDIS => $self->{redis} ? $self->{redis}->address : '',
-                CATALOG => $self->{catalog}, UPSTREAM => $self->{app}->address, HTTP => $option{http} // '',
+                CATALOG => $self->{catalog}, PUBLIC => $self->{public}, UPSTREAM => $self->{app}->address, HTTP => $option{http} // '',
                 SERVER => $option{server} // '', LOCATIONS => $option{locations} // 'location / { proxy_pass http://app; }',
             },
         );
