@@ -36,6 +36,8 @@ struct source_location {
 END
 chomp(my $postgres = qx(pg_config --includedir));
 my $flags = "-std=c++20 -D__cpp_impl_coroutine=201902L -isystem $folder/include -isystem $postgres -Isrc";
+# How many states of a function the analyzer follows: a fifth of what it does by itself, which takes more than twice the time.
+my $bound = join ' ', map { "--extra-arg=$_" } qw(-Xclang -analyzer-config -Xclang max-nodes=40000);
 my $common = slurp('.clang-tidy') . $flags . qx(clang-tidy --version);
 
 sub write_file($file, $text) {
@@ -59,7 +61,7 @@ sub findings(@files) {
             my $file = shift @files;
             my $log = "$folder/" . ($file =~ tr{/}{_}r) . '.log';
             my $pid = fork // die "fork: $!\n";
-            exec "nice -n 19 clang-tidy --quiet $file -- $flags >$log 2>/dev/null </dev/null" if !$pid;
+            exec "nice -n 19 clang-tidy --quiet $bound $file -- $flags >$log 2>/dev/null </dev/null" if !$pid;
             $busy{$pid} = [$file, $log];
         }
         my $pid = wait;
