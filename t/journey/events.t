@@ -195,6 +195,17 @@ subtest 'W10: refunds' => sub {
     $stripe->close_dispute($dispute->{id}, 'won');
     within_a_second($world, 'W10: won', 200, POST => '/plain/x');
     is credits('demo'), 'logo 14/10, mockup 4/0', 'nothing was taken';
+
+    bought('demo', 'starter');
+    within_a_second($world, 'a plan', 200, GET => '/export/x');
+    my $invoice = subscription_of('demo')->{latest_invoice};
+    $stripe->refund($invoice);
+    settled();
+    everywhere($world, 'W10: its payment goes back: the plan stays', 200, GET => '/export/x');
+    is value(q{SELECT amount || ' ' || currency FROM billing.audit_log WHERE action = 'payment.refunded' AND invoice_id = ?}, $invoice),
+        '2900 usd', 'S11: audited with its invoice, once';
+    $stripe->cancel_now(subscription_of('demo')->{id});
+    within_a_second($world, 'until it is canceled', '403 FEATURE_NOT_IN_PLAN', GET => '/export/x');
 };
 
 subtest 'W10: entitlements' => sub {
