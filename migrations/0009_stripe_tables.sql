@@ -90,6 +90,7 @@ CREATE TABLE billing.charges (
     charge_id      text COLLATE "C" PRIMARY KEY CHECK (charge_id <> ''),
     account_id     bigint NOT NULL REFERENCES billing.accounts,
     payment_intent text COLLATE "C",
+    invoice_id     text COLLATE "C", -- which it paid, where Stripe says so
     amount         bigint NOT NULL CHECK (amount >= 0),
     currency       text,
     owed           bigint NOT NULL DEFAULT 0,

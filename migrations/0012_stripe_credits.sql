@@ -256,13 +256,16 @@ BEGIN
     END IF;
 END $$;
 
--- What a look saw of a charge: {id, payment_intent, amount, currency}.
+-- What a look saw of a charge: {id, payment_intent, invoice, amount, currency}.
 CREATE FUNCTION billing.charge_store(p_account_id bigint, c jsonb) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 BEGIN
-    INSERT INTO charges AS x (charge_id, account_id, payment_intent, amount, currency)
-        VALUES (c ->> 'id', p_account_id, c ->> 'payment_intent', (c ->> 'amount')::bigint, c ->> 'currency')
-        ON CONFLICT (charge_id) DO UPDATE SET payment_intent = coalesce(excluded.payment_intent, x.payment_intent)
+    INSERT INTO charges AS x (charge_id, account_id, payment_intent, invoice_id, amount, currency)
+        VALUES (c ->> 'id', p_account_id, c ->> 'payment_intent', coalesce(c ->> 'invoice',
+                    (SELECT min(i.invoice_id) FROM invoices i WHERE i.payment_intent = c ->> 'payment_intent')),
+                (c ->> 'amount')::bigint, c ->> 'currency')
+        ON CONFLICT (charge_id) DO UPDATE SET payment_intent = coalesce(excluded.payment_intent, x.payment_intent),
+            invoice_id = coalesce(excluded.invoice_id, x.invoice_id)
         WHERE x.account_id = excluded.account_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'charge % belongs to another account', c ->> 'id' USING ERRCODE = 'BI002';
@@ -273,11 +276,11 @@ CREATE FUNCTION billing.charge_audit(p_account_id bigint, p_action text, p_charg
     RETURNS void LANGUAGE sql SET search_path = billing, pg_temp AS $$
     INSERT INTO audit_log (account_id, actor, action, after, invoice_id, amount, currency)
         SELECT p_account_id, audit_actor(), p_action, jsonb_build_object('charge', p_charge) || jsonb_strip_nulls(p_details),
-            (SELECT min(i.invoice_id) FROM invoices i WHERE i.payment_intent = c.payment_intent), p_amount, c.currency
+            c.invoice_id, p_amount, c.currency
         FROM charges c WHERE c.charge_id = p_charge
 $$;
 
--- charge: {seen: {id, payment_intent, amount, currency, refunds: [{id, amount, status}]}}: all refunds of one charge, as they
+-- charge: {seen: {id, payment_intent, invoice, amount, currency, refunds: [{id, amount, status}]}}: all refunds of one charge, as they
 -- are under p_ticket.
 CREATE FUNCTION billing.effect_charge(p_account_id bigint, p_ticket bigint, e jsonb) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$

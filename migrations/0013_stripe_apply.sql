@@ -466,7 +466,9 @@ BEGIN
     IF e ? 'seen' OR e ->> 'kind' NOT IN ('charge', 'dispute', 'customer_updated', 'entitlements') THEN
         v_done := effect_of_kind(p_account_id, v_event.customer_id, p_ticket, e, v_at);
     END IF;
-    PERFORM entitlements_grant(p_account_id);
+    IF v_before.entitlements IS NOT NULL OR e ->> 'kind' = 'entitlements' THEN
+        PERFORM entitlements_grant(p_account_id);
+    END IF;
 
     PERFORM subscriptions_settle(p_account_id, e ->> 'policy', (e ->> 'grace_seconds')::bigint);
     v_now := subscription_in_force(p_account_id);

@@ -86,6 +86,7 @@ Json charge_facts(const StripeCharge& charge) {
     Json out{json_object()};
     put_text(out, "id", charge.id);
     put_text(out, "payment_intent", charge.payment_intent);
+    put_text(out, "invoice", charge.invoice);
     put_number(out, "amount", charge.amount);
     put_text(out, "currency", charge.currency);
     Json refunds{json_array()};

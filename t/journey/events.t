@@ -126,6 +126,25 @@ subtest 'W4: a life in order, backwards, shuffled and twice' => sub {
     everywhere($world, 'the plan without access: not paid for', '402 SUBSCRIPTION_INACTIVE', GET => '/export/x', as('backwards'));
 };
 
+subtest 'W6, W11: several items, and prices that nobody knows' => sub {
+    $world->host->get('/plain/x', as('items'));
+    my $answer = $world->host->post('/billing/checkout', '{"plan":"starter"}', as('items'), 'Content-Type' => 'application/json');
+    my ($customer) = grep { ($_->{metadata}{account} // '') eq 'items' } $stripe->all('customer');
+    $stripe->price(id => "price_addon_$_", amount => 500, interval => $_) for qw(month year);
+    my $unmapped = $stripe->subscribe($customer->{id}, price => 'price_addon_month');
+    settled();
+    everywhere($world, 'a price that nobody knows opens nothing', '403 FEATURE_NOT_IN_PLAN', GET => '/export/x', as('items'));
+    is value(q{SELECT count(*) FROM billing.outbox WHERE topic = 'alarm' AND payload ->> 'alarm' = 'unknown_price'}), 1, 'but raises an alarm';
+    my $mixed = $stripe->subscribe($customer->{id}, price => ['price_addon_year', 'price_starter_monthly']);
+    within_a_second($world, 'a plan that is not the first item', 200, GET => '/export/x', as('items'));
+    settled();
+    my ($end) = map { $_->{current_period_end} } grep { $_->{price}{id} eq 'price_starter_monthly' } $mixed->{items}{data}->@*;
+    is value('SELECT billing.unix(period_end) FROM billing.accounts WHERE external_id = ?', 'items'), $end, 'with the period of its item';
+    $stripe->cancel_now($unmapped->{id});
+    settled();
+    everywhere($world, 'W6: the end of another subscription takes nothing', 200, GET => '/export/x', as('items'));
+};
+
 subtest 'W5: payments that take their time' => sub {
     my %credits = (1 => 'logo 14/10, mockup 4/0', 0 => 'logo 4/0, mockup 4/0');
     for my $well (1, 0) {
@@ -176,6 +195,17 @@ subtest 'W10: refunds' => sub {
     $stripe->close_dispute($dispute->{id}, 'won');
     within_a_second($world, 'W10: won', 200, POST => '/plain/x');
     is credits('demo'), 'logo 14/10, mockup 4/0', 'nothing was taken';
+
+    bought('demo', 'starter');
+    within_a_second($world, 'a plan', 200, GET => '/export/x');
+    my $invoice = subscription_of('demo')->{latest_invoice};
+    $stripe->refund($invoice);
+    settled();
+    everywhere($world, 'W10: its payment goes back: the plan stays', 200, GET => '/export/x');
+    is value(q{SELECT amount || ' ' || currency FROM billing.audit_log WHERE action = 'payment.refunded' AND invoice_id = ?}, $invoice),
+        '2900 usd', 'S11: audited with its invoice, once';
+    $stripe->cancel_now(subscription_of('demo')->{id});
+    within_a_second($world, 'until it is canceled', '403 FEATURE_NOT_IN_PLAN', GET => '/export/x');
 };
 
 subtest 'W10: entitlements' => sub {

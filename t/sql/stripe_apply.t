@@ -60,6 +60,10 @@ my $audit = $w->rows(q{SELECT actor, before, after FROM billing.audit_log WHERE 
 is $audit->[0]{actor}, 'event:evt_2', 'the audit names the event';
 is_deeply JSON::PP::decode_json($audit->[-1]{after}), { plan => 'free' }, 'and what it changed';
 
+$w->account('x1');
+$w->event('x1', $sub, [su('sub_x1', $_, 'pro')]) for qw(incomplete incomplete_expired active);
+state_is('x1', 'free active none', 'a first payment that never came is over as well');
+
 # Several subscriptions.
 $w->account('b');
 my @two = (su('sub_b1', 'active', 'starter'), su('sub_b2', 'active', 'pro', created => $T0 + 5, start => $T0 + $DAY));

@@ -20,24 +20,30 @@ my $apply = 'SELECT billing.stripe_apply($1, $2, $3, $4, $5, $6, $7)';
 sub everything {
     return join "\n", map { my $t = $_; my $order = $t eq 'webhook_events' ? 'event_id' : '1';
         "$t: " . $w->value("SELECT coalesce(json_agg(x ORDER BY $order)::text, '') FROM billing.$t x") }
-        qw(accounts subscriptions invoices credit_balances credit_ledger outbox audit_log snapshot_dirty webhook_events);
+        qw(accounts subscriptions invoices credit_balances credit_ledger outbox audit_log snapshot_dirty webhook_events charges refunds
+           disputes account_features);
+}
+# Each of these tables refuses in turn, at its last row: nothing of what came before may stay.
+sub refused_everywhere {
+    my ($run, @tables) = @_;
+    my $before = everything();
+    for my $table (@tables) {
+        $w->d->do(qq{CREATE OR REPLACE FUNCTION public.refuse_$table() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''crash in $table''; END';
+            CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON billing.$table DEFERRABLE INITIALLY IMMEDIATE
+            FOR EACH ROW EXECUTE FUNCTION public.refuse_$table()});
+        ok !eval { $run->(); 1 }, "the event writes $table";
+        like $@, qr/crash in $table/, 'and fails there';
+        $w->d->do("DROP TRIGGER refuse ON billing.$table");
+        is everything(), $before, 'which leaves nothing behind';
+    }
 }
 $w->store('evt_1', customer => 'cus_a');
 my $ticket = $w->ticket('a');
 my $attempt = $w->take('evt_1');
 my $before = everything();
 
-# Each table that the event writes refuses in turn, at its last row: nothing of what came before may stay.
-my @writes;
-for my $table (qw(accounts subscriptions invoices credit_balances credit_ledger outbox audit_log snapshot_dirty webhook_events)) {
-    $w->d->do(qq{CREATE FUNCTION public.refuse_$table() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''crash in $table''; END';
-        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON billing.$table DEFERRABLE INITIALLY IMMEDIATE
-        FOR EACH ROW EXECUTE FUNCTION public.refuse_$table()});
-    ok !eval { $w->value($apply, '', 'evt_1', $attempt, $id, $ticket, $list, $effect); 1 }, "the event writes $table";
-    like $@, qr/crash in $table/, 'and fails there';
-    $w->d->do("DROP TRIGGER refuse ON billing.$table");
-    is everything(), $before, 'which leaves nothing behind';
-}
+refused_everywhere(sub { $w->value($apply, '', 'evt_1', $attempt, $id, $ticket, $list, $effect) },
+    qw(accounts subscriptions invoices credit_balances credit_ledger outbox audit_log snapshot_dirty webhook_events));
 # A connection that dies before its commit.
 my $other = $w->db->dbi(detached => 1);
 $other->begin_work;
@@ -71,6 +77,30 @@ is $w->value(q{SELECT string_agg(DISTINCT actor, ' ') FROM billing.audit_log WHE
     AND after::text NOT LIKE '%write_enabled%'}, $id),
     'event:evt_1', 'all by this event';
 is $w->value(q{SELECT count(*) FROM billing.audit_log WHERE actor <> 'postgres' AND actor <> 'event:evt_1'}), 0, 'nobody else';
+
+# The same for money that goes back and for features.
+my $catalog = StripeWorld::catalog();
+$catalog->{features} = ['sso'];
+$w->db->apply_catalog($catalog);
+my $back = $w->account('back');
+$w->event('back', StripeWorld::pack_of('back'), undef, id => 'evt_pack');
+my %more = (
+    evt_refund  => [StripeWorld::charge_of('back', [[1, 500]]), qw(charges refunds credit_ledger credit_balances audit_log webhook_events)],
+    evt_dispute => [StripeWorld::dispute_of('back', 'lost', policy => 'maintenance'),
+        qw(charges disputes credit_ledger credit_balances accounts outbox audit_log snapshot_dirty webhook_events)],
+    evt_feature => [{ kind => 'entitlements', seen => ['sso'] }, qw(accounts account_features snapshot_dirty audit_log webhook_events)],
+);
+for my $event (reverse sort keys %more) {    # the refund first: it leaves something for the dispute
+    my ($what, @tables) = @{ $more{$event} };
+    $w->store($event, customer => 'cus_back');
+    my $its = $w->ticket('back');
+    my $try = $w->take($event);
+    my $run = sub { $w->value($apply, '', $event, $try, $back, $its, undef, $json->encode($what)) };
+    refused_everywhere($run, @tables);
+    ok $run->(), "$event: nothing in the way: applied";
+}
+like $w->state_of('back'), qr/^free active payment/, 'the dispute holds';
+is $w->credits('back'), '4/0/0', 'and the credits are gone';
 
 # The server dies under load: what was acknowledged is there, and is worked off once.
 my $v = StripeWorld->new(fsync => 1);

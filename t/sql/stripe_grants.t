@@ -111,6 +111,17 @@ $w->event('r', $sub, month('r', 2, $_)) and is $w->state_of('r'), 'pro active no
 $w->event('r', $sub, [@{ month('r', 2, 'void') }, StripeWorld::sub_of('sub_r2', 'active', 'starter', start => $T0 + 60 * $DAY)]);
 like $w->state_of('r'), qr/^starter active/, 'one that is paid counts before it';
 
+# The pass over all subscriptions does not take such an account for one that has gone astray, but sees when its pause ends (W12).
+$w->account('s');
+sub listed { return [{ id => 'sub_s', customer => 'cus_s', status => 'active', quantity => 1, created => $T0, pause => $_[0],
+    items => [{ price => 'price_pro', period_start => $T0 + 30 * $DAY, period_end => $T0 + 60 * $DAY }] }] }
+sub suspected { return $w->value(q{SELECT count(*) FROM billing.stripe_suspects($1, $2, $3) WHERE account = 's'},
+    JSON::PP->new->encode(listed(@_)), $T0 - 10, $T0 + 10) }
+$w->event('s', paid('s', 0), listed('void'));
+is $w->state_of('s'), 'pro paused none from=30 to=60', 'paused';
+is suspected('void'), 0, 'and known to be';
+is suspected(undef), 1, 'no more';
+
 # --- a price that the catalog does not know
 $w->account('u');
 $w->event('u', { kind => 'checkout_completed', session => 'cs_u', mode => 'subscription', payment_status => 'paid', price => 'price_pro' },

@@ -47,10 +47,10 @@ is $w->state_of('a'), 'free active none', 'the plan stays';
 
 # A look that was overtaken.
 my @t = map { $w->ticket('a') } 1 .. 2;
-$w->event('a', charge_of('a', [[1, 250, 'canceled'], [2, 250], [3, 500, 'failed'], [4, 750]]), undef, ticket => $t[1]);
-is $w->credits('a'), '4/0/0', 'all of it at last';
-$w->event('a', charge_of('a', [[1, 250, 'canceled'], [2, 250], [3, 500, 'failed']]), undef, ticket => $t[0]);
-is $w->credits('a'), '4/0/0', 'an earlier look that comes later changes nothing';
+$w->event('a', charge_of('a', [[1, 250, 'canceled'], [2, 250], [3, 500, 'failed'], [4, 250]]), undef, ticket => $t[1]);
+is $w->credits('a'), '9/0/5', 'one more';
+$w->event('a', charge_of('a', [[1, 250, 'canceled'], [2, 250], [3, 500, 'pending']]), undef, ticket => $t[0]);
+is $w->credits('a'), '9/0/5', 'an earlier look that comes later changes nothing';
 
 # The refund first.
 $w->account('b');
@@ -85,6 +85,13 @@ $w->event('c', charge_of('in_c', [[1, 7900]], amount => 7900));
 is $w->state_of('c'), 'pro active none from=30 to=60', 'a refund of it: the plan stays';
 is $w->credits('c'), '67/0/17', 'with its credits';
 is audited('c') =~ s/.*; //r, 'payment.refunded 7900 usd in_c', 'the audit names the invoice';
+$w->account('c3');
+$w->event('c3', pack_of('c3'));
+$w->spend('c3', 8);
+$w->event('c3', $sub, su('c3'));
+is $w->credits('c3'), '48/8/6', 'a pack of which four are spent, and a plan';
+$w->event('c3', charge_of('c3', [[1, 1000]]));
+is $w->credits('c3'), '42/8/0', 'the credits of the plan are not taken for a pack';
 
 # Who bought two packs at once.
 $w->account('d');
@@ -125,6 +132,8 @@ is $w->state_of('e'), 'free active none', 'and changes nothing where nothing els
 is $w->credits('e'), '14/0/10', 'nor does it take anything while it is open';
 $w->event('e', dispute_of('e', 'lost'));
 is $w->credits('e'), '4/0/0', 'it is lost: the credits are taken back';
+$w->event('e', dispute_of('e', 'under_review'), undef, ticket => 1);
+is $w->credits('e'), '4/0/0', 'which an old look does not undo';
 is audited('e'), 'payment.disputed 1000 usd -; dispute.lost 1000 usd -', 'audited';
 $w->event('e', dispute_of('e', 'won'));
 is $w->credits('e'), '14/0/10', 'won after all: they come back';

@@ -63,6 +63,15 @@ TEST_F(InboxLooksTest, WhoseItIsIsAskedForWhereNobodyKnowsThePayment) {
         sql.ask("SELECT string_agg(charge_id || ' ' || r.amount, ' ') FROM billing.refunds r JOIN billing.charges "
                 "USING (charge_id)"),
         "ch_1 500");
+    stripe_says("/v1/invoice_payments?payment[type]=payment_intent&payment[payment_intent]=pi_1&limit=100",
+                page(R"({"id":"inpay_1","object":"invoice_payment","invoice":"in_1"})"));
+    stripe_says(refunds, page(refund("re_1", 500) + "," + refund("re_2", 100)));
+    put("evt_1b", "refund.created", "", refund_event("evt_1b"));
+    ASSERT_TRUE(becomes("evt_1b", "processed/0/0/1"));
+    EXPECT_EQ(sql.ask("SELECT string_agg(coalesce(invoice_id, '-') || ' ' || amount, ', ' ORDER BY id) FROM "
+                      "billing.audit_log WHERE action = 'payment.refunded'"),
+              "- 500, in_1 100")
+        << "the invoice is told where the key may know it";
     charge_is(R"("cus_2")");
     put("evt_2", "refund.created", "",
         payload("evt_2", "refund.created", R"({"id":"re_1","charge":"ch_1","payment_intent":"pi_other"})"));
