@@ -94,9 +94,10 @@ CREATE FUNCTION billing.account_strays(p_account_id bigint) RETURNS boolean LANG
     SET search_path = billing, pg_temp AS $$
     SELECT coalesce(bool_or(ROW(a.plan_no, a.status, a.period_end, a.cancel_at, a.trial_end, a.grace_until)
             IS DISTINCT FROM ROW(coalesce(s.plan_no, a.plan_no),
-                CASE WHEN subscription_live(s.status) OR s.status = 'unpaid' THEN s.status ELSE 'paused' END,
+                CASE WHEN subscription_live(x.state) OR x.state = 'unpaid' THEN x.state ELSE 'paused' END,
                 s.period_end, s.cancel_at, s.trial_end, s.grace_until)), false)
     FROM accounts a CROSS JOIN LATERAL subscription_in_force(a.id) s
+    CROSS JOIN LATERAL (SELECT subscription_state(s) AS state) x
     WHERE a.id = p_account_id AND s.subscription_id IS NOT NULL
 $$;
 
@@ -113,7 +114,7 @@ BEGIN
         SELECT e ->> 'id' AS id, e ->> 'customer' AS customer, e ->> 'status' AS status,
             ARRAY(SELECT jsonb_array_elements_text(jsonb_path_query_array(e, '$.items[*].price'))) AS prices,
             (e ->> 'quantity')::bigint AS quantity, stripe_time(e -> 'cancel_at') AS cancel_at,
-            stripe_time(e -> 'trial_end') AS trial_end,
+            stripe_time(e -> 'trial_end') AS trial_end, e ->> 'pause' AS pause,
             jsonb_path_query_array(e, '$.items[*].period_end') || jsonb_path_query_array(e, '$.period_end') AS ends
         FROM jsonb_array_elements(jsonb_strip_nulls(p_list)) e),
     suspects AS (
@@ -121,8 +122,8 @@ BEGIN
             LEFT JOIN subscriptions s ON s.subscription_id = t.id
             WHERE NOT (subscription_over(t.status) AND (s.subscription_id IS NULL OR subscription_over(s.status)))
               AND (s.subscription_id IS NULL OR s.account_id <> a.id
-                   OR ROW(s.status, s.prices, s.quantity, s.cancel_at, s.trial_end)
-                      IS DISTINCT FROM ROW(t.status, t.prices, t.quantity, t.cancel_at, t.trial_end)
+                   OR ROW(s.status, s.prices, s.quantity, s.cancel_at, s.trial_end, s.pause)
+                      IS DISTINCT FROM ROW(t.status, t.prices, t.quantity, t.cancel_at, t.trial_end, t.pause)
                    OR t.ends <> '[]' AND NOT coalesce(t.ends @> to_jsonb(unix(s.period_end)), false)
                    OR account_strays(a.id))
         UNION
@@ -145,7 +146,8 @@ CREATE FUNCTION billing.subscriptions_view(p_account_id bigint) RETURNS jsonb LA
             'prices', s.prices, 'quantity', s.quantity, 'period_start', iso(s.period_start), 'period_end', iso(s.period_end),
             'cancel_at', iso(s.cancel_at), 'trial_end', iso(s.trial_end), 'anchor', iso(s.anchor),
             'started_at', iso(s.started_at), 'ended_at', iso(s.ended_at), 'past_due_since', iso(s.past_due_since),
-            'grace_until', iso(s.grace_until), 'held', s.held, 'customer', s.customer_id)), '{}')
+            'grace_until', iso(s.grace_until), 'held', s.held, 'pause', s.pause,
+            'paused_from', iso(s.paused_from), 'customer', s.customer_id)), '{}')
     FROM subscriptions s LEFT JOIN plans p USING (plan_no) WHERE s.account_id = p_account_id
 $$;
 

@@ -294,7 +294,7 @@ private:
         }
         known_members(
             value, path,
-            {"name", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes", "description"});
+            {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes"});
         description(value, path);
         const auto rank = integer_member(value, "rank");
         if (!rank || *rank < 0 || *rank > 1000) {
@@ -360,7 +360,7 @@ private:
 
     void packs(const json_t* object) {
         each(object, "packs", [this](const std::string&, const json_t* value, const std::string& path) {
-            known_members(value, path, {"name", "price", "credit", "quantity", "description"});
+            known_members(value, path, {"name", "description", "price", "credit", "quantity"});
             description(value, path);
             price(json_object_get(value, "price"), path + ".price");
             const auto credit = text_member(value, "credit").value_or("");
