@@ -153,30 +153,6 @@ BEGIN
     RETURN v_status;
 END $$;
 
--- For the operator: once more from the start, which is harmless (every effect has a key). One event that is dead, parked or
--- processed; or, with p_event NULL, all dead ones. What was ignored stays so: a test event must not act by being replayed.
--- Returns how many. attempts goes on: it fences off whoever may still hold the old one.
-CREATE FUNCTION billing.stripe_event_replay(p_stripe_account text, p_event text) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
-DECLARE
-    v_count bigint;
-BEGIN
-    WITH chosen AS (
-        SELECT w.stripe_account, w.event_id FROM webhook_events w
-        WHERE CASE WHEN p_event IS NULL THEN w.status = 'dead'
-              ELSE w.stripe_account = coalesce(p_stripe_account, '') AND w.event_id = p_event
-                   AND w.status IN ('dead', 'parked', 'processed') END
-        ORDER BY w.stripe_account, w.event_id FOR UPDATE)
-    UPDATE webhook_events w SET status = 'received', failures = 0, waits = 0, next_attempt_at = clock_timestamp(),
-        processed_at = NULL
-        FROM chosen c WHERE w.stripe_account = c.stripe_account AND w.event_id = c.event_id;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-    IF v_count > 0 THEN
-        PERFORM pg_notify('billing_inbox', '');
-    END IF;
-    RETURN v_count;
-END $$;
-
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION billing.stripe_event_store(text, text, text, text, boolean, bigint, text, bytea, text)
     TO billing_gate, billing_jobs;

@@ -94,9 +94,10 @@ CREATE FUNCTION billing.account_strays(p_account_id bigint) RETURNS boolean LANG
     SET search_path = billing, pg_temp AS $$
     SELECT coalesce(bool_or(ROW(a.plan_no, a.status, a.period_end, a.cancel_at, a.trial_end, a.grace_until)
             IS DISTINCT FROM ROW(coalesce(s.plan_no, a.plan_no),
-                CASE WHEN subscription_live(subscription_state(s)) OR s.status = 'unpaid' THEN s.status ELSE 'paused' END,
+                CASE WHEN subscription_live(x.state) OR x.state = 'unpaid' THEN x.state ELSE 'paused' END,
                 s.period_end, s.cancel_at, s.trial_end, s.grace_until)), false)
     FROM accounts a CROSS JOIN LATERAL subscription_in_force(a.id) s
+    CROSS JOIN LATERAL (SELECT subscription_state(s) AS state) x
     WHERE a.id = p_account_id AND s.subscription_id IS NOT NULL
 $$;
 
@@ -145,8 +146,8 @@ CREATE FUNCTION billing.subscriptions_view(p_account_id bigint) RETURNS jsonb LA
             'prices', s.prices, 'quantity', s.quantity, 'period_start', iso(s.period_start), 'period_end', iso(s.period_end),
             'cancel_at', iso(s.cancel_at), 'trial_end', iso(s.trial_end), 'anchor', iso(s.anchor),
             'started_at', iso(s.started_at), 'ended_at', iso(s.ended_at), 'past_due_since', iso(s.past_due_since),
-            'grace_until', iso(s.grace_until), 'held', s.held, 'pause', s.pause, 'paused_from', iso(s.paused_from),
-            'customer', s.customer_id)), '{}')
+            'grace_until', iso(s.grace_until), 'held', s.held, 'pause', s.pause,
+            'paused_from', iso(s.paused_from), 'customer', s.customer_id)), '{}')
     FROM subscriptions s LEFT JOIN plans p USING (plan_no) WHERE s.account_id = p_account_id
 $$;
 

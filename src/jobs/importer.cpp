@@ -32,7 +32,7 @@ Task<Trouble> Importer::run() {
 Task<Trouble> Importer::subscribers() {
     Form query; // without a status: all that are not canceled
     query.add("expand[0]", "data.customer");
-    StripeList subscriptions{reactor_, stripe_, "/v1/subscriptions", std::move(query)};
+    StripeList subscriptions{reactor_, stripe_, "/v1/subscriptions", std::move(query), ListPace{}};
     for (;;) {
         const bool more = co_await subscriptions.next();
         if (!more) {
@@ -54,7 +54,7 @@ Task<Trouble> Importer::subscribers() {
 
 Task<Trouble> Importer::everybody_else() {
     Form query;
-    StripeList customers{reactor_, stripe_, "/v1/customers", std::move(query)};
+    StripeList customers{reactor_, stripe_, "/v1/customers", std::move(query), ListPace{}};
     for (;;) {
         const bool more = co_await customers.next();
         if (!more) {

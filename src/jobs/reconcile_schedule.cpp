@@ -10,10 +10,12 @@ namespace {
 
 constexpr std::string_view k_events = "events";
 constexpr std::string_view k_subscriptions = "subscriptions";
-constexpr std::int64_t k_events_every_s = 5 * 60;
-constexpr std::int64_t k_subscriptions_every_s = 60 * 60;
-constexpr std::int64_t k_overlap_s = 10 * 60; // clocks differ, and Stripe may list an event a little late
+constexpr std::int64_t k_minute_s = 60;
+constexpr std::int64_t k_events_every_s = 5 * k_minute_s;
+constexpr std::int64_t k_subscriptions_every_s = 60 * k_minute_s;
+constexpr std::int64_t k_overlap_s = 10 * k_minute_s; // clocks differ, and Stripe may list an event a little late
 constexpr std::int64_t k_round_ms = 5000;
+constexpr ListPace k_pace{25, 250}; // a page is read between requests, and should be as short as these
 
 Task<bool> keep(ReconcileStore& store, std::string kind, std::string holder, const Reactor& reactor) {
     const bool kept = co_await store.keep_pass(kind, holder);
@@ -57,6 +59,7 @@ Task<void> ReconcileSchedule::pass(std::string_view kind, std::int64_t every_s) 
 
 Reconciler::Listener ReconcileSchedule::listener(std::string_view kind, const std::string& holder) {
     Reconciler::Listener listener;
+    listener.pace = k_pace;
     listener.missed = [this](const NewEvent& event) {
         reactor_.log(LogLevel::warn, "billing: event " + event.id + " " + event.type + " has never come; it is stored");
     };

@@ -84,7 +84,7 @@ Task<Trouble> Reconciler::events_of_types(std::vector<std::string_view> types, s
     for (std::size_t index = 0; index < types.size(); ++index) {
         query.add("types[" + std::to_string(index) + "]", types[index]);
     }
-    StripeList events{reactor_, stripe_, "/v1/events", std::move(query)};
+    StripeList events{reactor_, stripe_, "/v1/events", std::move(query), listener_.pace};
     for (;;) {
         const bool wanted = co_await may_go_on();
         if (!wanted) {
@@ -135,7 +135,7 @@ Task<Trouble> Reconciler::store_unknown(const StripePage& page) {
 Task<Trouble> Reconciler::all_subscriptions() {
     Form query;
     query.add("status", "all");
-    StripeList subscriptions{reactor_, stripe_, "/v1/subscriptions", std::move(query)};
+    StripeList subscriptions{reactor_, stripe_, "/v1/subscriptions", std::move(query), listener_.pace};
     std::int64_t before = k_for_ever;
     for (;;) {
         const bool wanted = co_await may_go_on();

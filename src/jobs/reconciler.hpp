@@ -26,12 +26,13 @@ struct ReconcileCounts {
 
 class Reconciler {
 public:
-    // What is found, as it is found; any may be empty.
+    // What is found, as it is found, and how fast one may go; any may be empty.
     struct Listener {
         std::function<void(const NewEvent& event)> missed;
         std::function<void(const json_t* answer)> drifted; // what billing.stripe_look() tells
         std::function<void(const LinkedCustomer& whose, const std::string& problem)> failed;
         std::function<Task<bool>()> go_on; // asked before each page; false ends the pass
+        ListPace pace;
     };
 
     Reconciler(Reactor& reactor, Postgres& postgres, StripeApi& stripe, bool livemode, LookSettings settings,

@@ -6,16 +6,9 @@
 
 namespace billing {
 
-namespace {
-
-constexpr int k_page_size = 100;
-constexpr std::int64_t k_pause_ms = 100; // ten pages a second, of the hundred calls that Stripe lets an account make
-
-} // namespace
-
-StripeList::StripeList(Reactor& reactor, StripeApi& stripe, std::string path, Form query)
-    : reactor_(reactor), stripe_(stripe), path_(std::move(path)), query_(std::move(query)) {
-    query_.add("limit", k_page_size);
+StripeList::StripeList(Reactor& reactor, StripeApi& stripe, std::string path, Form query, ListPace pace)
+    : reactor_(reactor), stripe_(stripe), path_(std::move(path)), query_(std::move(query)), pause_ms_(pace.pause_ms) {
+    query_.add("limit", pace.page_size);
 }
 
 Task<bool> StripeList::next() {
@@ -25,7 +18,7 @@ Task<bool> StripeList::next() {
     Form query = query_;
     if (begun_) {
         query.add("starting_after", page_.last_id);
-        co_await sleep_for(reactor_, k_pause_ms, true);
+        co_await sleep_for(reactor_, pause_ms_, true);
     }
     StripeReply reply = co_await stripe_.get(path_, std::move(query));
     begun_ = true;

@@ -24,10 +24,15 @@ struct Trouble {
     explicit operator bool() const noexcept { return kind != Kind::none; }
 };
 
+struct ListPace {
+    int page_size = 100;         // as many as Stripe gives
+    std::int64_t pause_ms = 100; // ten calls a second, of the hundred that Stripe lets an account make
+};
+
 class StripeList {
 public:
     // `query` without limit and starting_after.
-    StripeList(Reactor& reactor, StripeApi& stripe, std::string path, Form query);
+    StripeList(Reactor& reactor, StripeApi& stripe, std::string path, Form query, ListPace pace);
     StripeList(const StripeList&) = delete;
     StripeList& operator=(const StripeList&) = delete;
 
@@ -43,6 +48,7 @@ private:
     StripeApi& stripe_;
     std::string path_;
     Form query_;
+    std::int64_t pause_ms_;
     StripeReply reply_; // holds the page
     StripePage page_;
     Trouble trouble_;

@@ -156,9 +156,9 @@ const char* foreign_event(std::string_view stripe_account, std::optional<bool> e
 bool handles_event(std::string_view type) noexcept { return handler_of(type) != nullptr; }
 
 std::vector<std::string_view> handled_types() {
-    std::vector<std::string_view> types;
-    for (const Handler& handler : k_handlers)
-        types.push_back(handler.type);
+    std::vector<std::string_view> types(k_handlers.size());
+    std::transform(k_handlers.begin(), k_handlers.end(), types.begin(),
+                   [](const Handler& handler) { return handler.type; });
     return types;
 }
 

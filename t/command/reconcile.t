@@ -94,6 +94,7 @@ subtest 'what was changed by hand' => sub {
         ['an owing that is none', q{UPDATE billing.subscriptions SET status = 'unpaid' WHERE account_id = $1}, qr/^status: unpaid here, active at Stripe$/],
         ['an end that is none', q{UPDATE billing.subscriptions SET status = 'canceled', ended_at = now() WHERE account_id = $1}, qr/^status: canceled here, active at Stripe$/],
         ['a cancellation', q{UPDATE billing.subscriptions SET cancel_at = now() + interval '1 day' WHERE account_id = $1}, qr/^cancel_at: 20\S+ here, nothing at Stripe$/],
+        ['a pause', q{UPDATE billing.subscriptions SET pause = 'void', paused_from = period_start WHERE account_id = $1}, qr/^pause: void here, nothing at Stripe$/],
         ['a longer month', q{UPDATE billing.subscriptions SET period_end = period_end + interval '1 year' WHERE account_id = $1}, qr/^period_end: /],
         ['a row that is gone', q{DELETE FROM billing.subscriptions WHERE account_id = $1}, qr/^status: nothing here, active at Stripe$/],
         ['one that Stripe has not', q{INSERT INTO billing.subscriptions (subscription_id, account_id, customer_id, status, prices)

@@ -8,6 +8,7 @@ require "$Bin/stripe_world.pl";
 
 my $w = StripeWorld->new;
 sub claim { return map { $_->{event_id} } @{ $w->rows('SELECT * FROM billing.stripe_event_claim($1, $2)', $_[0], $_[1] // '1 min') } }
+sub replay { return $w->value(q{SELECT jsonb_array_length(billing.events_replay($1, NULL, 'test') -> 'replayed')}, $_[0] && [$_[0]]) }
 sub clear { $w->d->do('DELETE FROM billing.webhook_events') }
 sub failed { return $w->value('SELECT billing.stripe_event_failed($1, $2, $3, $4, $5)', '', @_) }
 sub of { my ($column, $event) = @_; return $w->value("SELECT $column FROM billing.webhook_events WHERE event_id = \$1", $event) }
@@ -75,13 +76,14 @@ due('evt_f');
 is_deeply [claim(5)], [], 'the dead are not handed out';
 is $w->value(q{SELECT count(*) FROM billing.outbox WHERE topic = 'alarm' AND payload ->> 'event' = 'evt_f'
     AND payload ->> 'alarm' = 'event_dead'}), 1, 'an alarm';
-is $w->value(q{SELECT billing.stripe_event_replay('', 'evt_f')}), 1, 'replayed by hand';
+is replay('evt_f'), 1, 'replayed by hand';
 is_deeply [claim(5)], ['evt_f'], 'it is tried again';
 is of('attempts', 'evt_f'), 6, 'under a new attempt';
 is failed('evt_f', 6, 'x', 't'), 'retry', 'with five new tries';
-is $w->value(q{SELECT billing.stripe_event_replay('', 'evt_f')}), 0, 'what is not over is not replayed';
-is $w->value(q{SELECT billing.stripe_event_replay('', 'evt_m')}), 0, 'nor what was ignored';
-is $w->value(q{SELECT billing.stripe_event_replay('', 'evt_l')}), 1, 'what was processed is';
+is replay('evt_f'), 1, 'what waits for its next try is tried at once';
+is_deeply [claim(5)], ['evt_f'], 'it is';
+is replay('evt_f'), 0, 'what is in work is not replayed';
+is replay($_->[0]), 1, "what was $_->[1] is" for ['evt_l', 'processed'], ['evt_m', 'ignored'];
 clear();
 
 # A lease that runs out is a try.
@@ -95,7 +97,7 @@ is_deeply [claim(5)], [], 'an event that kills five workers meets no sixth';
 is of("status || ': ' || last_error", 'evt_p'), 'dead: its lease ran out', 'it is dead';
 $w->d->do(q{UPDATE billing.webhook_events SET received_at = now() - interval '1 day'});
 $w->store('evt_q', customer => 'cus_q');
-is $w->value(q{SELECT billing.stripe_event_replay(NULL, NULL)}), 1, 'all dead ones at once';
+is replay(), 1, 'all dead ones at once';
 is of('status', 'evt_p'), 'received', 'are tried again';
 clear();
 

@@ -26,6 +26,10 @@ my %calls = (
         checkout_closed    => q{SELECT billing.checkout_closed('cs', 'expired')},
     },
     jobs => {
+        stripe_events_unknown => q{SELECT * FROM billing.stripe_events_unknown('{evt}')},
+        stripe_suspects     => q{SELECT * FROM billing.stripe_suspects('[]', 0, 0)},
+        stripe_look         => q{SELECT billing.stripe_look('a', 'cus_a', NULL, '[]', 'reconcile', NULL, NULL, 'x')},
+        stripe_pass_begin   => q{SELECT * FROM billing.stripe_pass_begin('events', '1 h')},
         stripe_event_claim  => q{SELECT * FROM billing.stripe_event_claim(10, '1 min')},
         stripe_event_failed => q{SELECT billing.stripe_event_failed('', 'evt', 1, 'x', true)},
         stripe_event_ignore => q{SELECT billing.stripe_event_ignore('', 'evt', 1, 'x')},
@@ -34,7 +38,10 @@ my %calls = (
         stripe_apply        => q{SELECT billing.stripe_apply('', 'evt_applied', 1, 1, NULL, NULL, '{"kind": "none"}')},
     },
     nobody => {
-        stripe_event_replay => q{SELECT billing.stripe_event_replay(NULL, NULL)},
+        events_replay       => q{SELECT billing.events_replay(NULL, NULL, 'x')},
+        events_list         => q{SELECT billing.events_list(NULL, NULL, NULL, 1)},
+        event_show          => q{SELECT * FROM billing.event_show('evt', true)},
+        customer_import     => q{SELECT billing.customer_import('cus_x', 'x', NULL, NULL, 'x', true)},
         credits_buy         => q{SELECT billing.credits_buy(1, 'price_pack', 1, 'cs', NULL)},
         customer_bind       => q{SELECT billing.customer_bind(1, 'cus')},
         outbox_put          => q{SELECT billing.outbox_put('t', 'k', 1, '{}')},
