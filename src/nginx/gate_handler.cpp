@@ -115,10 +115,16 @@ bool is_spared(const ngx_http_request_t* r, RequestRecord* record) noexcept {
     return answers_options(r);
 }
 
-// A redirect within the same rules and for the same account has been decided and paid.
+// The same rules, asked of the same account in the same way.
+bool decides_alike(const LocConf& a, const LocConf& b) noexcept {
+    return a.rules == b.rules && a.account == b.account && a.observes == b.observes &&
+           a.read_methods == b.read_methods && a.live_statuses == b.live_statuses &&
+           a.unknown_account == b.unknown_account && a.error_policy == b.error_policy;
+}
+
+// A redirect to where it would be decided alike has been decided and paid.
 bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
-    return record.passed() && record.conf->rules == conf.rules && record.conf->account == conf.account &&
-           record.waiting == nullptr;
+    return record.passed() && record.waiting == nullptr && (record.conf == &conf || decides_alike(*record.conf, conf));
 }
 
 // Shared memory cannot tell. Only here an account is looked at for what an id may be: one that was found is one.
