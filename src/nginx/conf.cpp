@@ -1,5 +1,6 @@
 #include "nginx/conf.hpp"
 
+#include "nginx/check_handler.hpp"
 #include "nginx/conf_warnings.hpp"
 #include "nginx/worker.hpp"
 
@@ -97,6 +98,15 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     inherit_endpoint(conf.endpoint, parent.endpoint);
     inherit_identity(conf, parent);
+}
+
+// "if" and "limit_except" have a configuration of their own; their location's handler answers there too.
+void inherit_check(ngx_conf_t* cf, LocConf& conf, const LocConf& parent) {
+    auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    if (core->noname != 0 && core->handler == nullptr && parent.check) {
+        conf.check = parent.check;
+        core->handler = check_handler;
+    }
 }
 
 std::string names(const std::vector<CatalogFile::PlanName>& plans) {
@@ -305,6 +315,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         const bool own_rules = sets_rules(conf);
         inherit(conf, from);
         inherit_handler(cf, conf.endpoint, from.endpoint);
+        inherit_check(cf, conf, from);
         conf.gated = conf.mode.value_or(GateMode::off) != GateMode::off;
         conf.observes = conf.mode == GateMode::observe;
         conf.read_methods = conf.reads.value_or(k_read_methods);

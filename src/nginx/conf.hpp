@@ -129,7 +129,7 @@ struct LocConf {
     std::vector<PlacedQuota> quotas;
     std::vector<PlacedRate> rates;
     std::optional<ConfPlace> on_place;
-    std::optional<ConfPlace> check; // billing_check; not inherited
+    std::optional<ConfPlace> check; // billing_check; inherited by an "if" alone
     EndpointConf endpoint;
     IdentityConf identity;
     const LocationRules* rules = nullptr; // after merge, where billing is on

@@ -45,7 +45,7 @@ static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standar
         .costs = conf.rules->costs,
         .now = ngx_time(),
         .now_ms = ngx_current_msec,
-        .write = ((conf.check ? asked_method(r) : r->method) & conf.read_methods) == 0,
+        .write = conf.check ? !is_read_asked_about(r, conf.read_methods) : (r->method & conf.read_methods) == 0,
         .live = conf.live_statuses,
         .unknown = conf.unknown_account,
         .on_error = conf.error_policy,
