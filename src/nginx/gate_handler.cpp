@@ -106,8 +106,28 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-// Of a redirect or subrequest. The error page of a refusal is let through, what it leads to is not.
-bool is_spared(const ngx_http_request_t* r, RequestRecord* record) noexcept {
+void settle(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (record != nullptr && record->charge.count > 0 && !is_paid(r)) {
+        Worker::current()->gate().refund(record->charge);
+    }
+}
+
+// The client has its answer, whose status post_action is about to replace by its own.
+void settle_early(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (record != nullptr && !record->settled) {
+        record->settled = true;
+        settle(r, record);
+        settle_late_charges(r);
+    }
+}
+
+// Of a redirect or subrequest. The error page of a refusal is let through, what it leads to is not; nor is what
+// post_action does decided, for no client sees it.
+bool is_spared(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (r->post_action != 0) {
+        settle_early(r, record);
+        return true;
+    }
     if (record != nullptr && record->refused) {
         record->refused = false;
         return true;
@@ -246,8 +266,8 @@ ngx_int_t gate_handler(ngx_http_request_t* r) {
 
 ngx_int_t settle_handler(ngx_http_request_t* r) {
     RequestRecord* record = find_record(r);
-    if (record != nullptr && record->charge.count > 0 && !is_paid(r)) {
-        Worker::current()->gate().refund(record->charge);
+    if (record != nullptr && !record->settled) {
+        settle(r, record);
     }
     return NGX_OK;
 }

@@ -28,6 +28,7 @@ struct RequestRecord {
     Waiting* waiting = nullptr;  // while Redis or PostgreSQL is asked
     bool refused = false;        // the next location is the refusal's error page
     bool fields_sent = false;    // RateLimit fields stand in the answer
+    bool settled = false;        // before post_action
     bool observed = false;       // refused by the gate, and let through by `billing observe`
     std::uint32_t waited_ms = 0; // for Redis or PostgreSQL, in all its decisions
 
