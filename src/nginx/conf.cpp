@@ -2,6 +2,7 @@
 
 #include "nginx/check_handler.hpp"
 #include "nginx/conf_warnings.hpp"
+#include "nginx/endpoint_handler.hpp"
 #include "nginx/worker.hpp"
 
 #include <algorithm>
@@ -107,6 +108,18 @@ void inherit_check(ngx_conf_t* cf, LocConf& conf, const LocConf& parent) {
         conf.check = parent.check;
         core->handler = check_handler;
     }
+}
+
+// A directive of nginx behind ours, as proxy_pass, would answer in its place.
+char* check_content(ngx_conf_t* cf, const LocConf& conf) {
+    const auto* core =
+        static_cast<const ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    const bool ours = conf.check || conf.endpoint.kind != EndpointKind::none;
+    if (!ours || core->handler == check_handler || core->handler == endpoint_handler) {
+        return NGX_CONF_OK;
+    }
+    return complain(cf, conf.check ? *conf.check : conf.endpoint.place,
+                    "this location answers by itself; remove proxy_pass and the like from it");
 }
 
 std::string names(const std::vector<CatalogFile::PlanName>& plans) {
@@ -327,6 +340,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
             conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);
         conf.error_policy = conf.on_error.value_or(ErrorPolicy{});
         conf.status_codes = conf.codes.value_or(Codes{});
+        if (char* problem = check_content(cf, conf); problem != NGX_CONF_OK) {
+            return problem;
+        }
         if (conf.endpoint.kind != EndpointKind::none) {
             return merge_endpoint(cf, conf, main, own_rules);
         }

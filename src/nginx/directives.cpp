@@ -214,7 +214,7 @@ char* set_on_error(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                     return fail(cf, "invalid time \"" + std::string{text} + "\"; write as stale=1h");
                 }
                 policy.stale_ms = static_cast<std::uint64_t>(stale_ms);
-            } else if (text == "503" || text == "allow") {
+            } else if (!decided && (text == "503" || text == "allow")) {
                 decided = true;
                 policy.allow = text == "allow";
             } else {
@@ -308,6 +308,9 @@ char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             if (problem != std::errc{} || end != number.data() + number.size() || code < 400 || code > 599) {
                 return fail(cf, "invalid \"" + std::string{text} + "\"; write a status from 400 to 599, as limit=429");
             }
+            if (*place != 0) {
+                return fail(cf, "\"" + std::string{text} + "\": the reason has a status already");
+            }
             *place = code;
         }
         loc.codes = codes;
@@ -394,9 +397,7 @@ char* set_check(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             return duplicate();
         }
         loc.check = ConfPlace::here(cf);
-        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module))->handler =
-            check_handler;
-        return NGX_CONF_OK;
+        return claim_content(cf, check_handler);
     });
 }
 
