@@ -46,6 +46,7 @@ subtest 'G24: what writes is not the client\'s to say' => sub {
     my $ask = sub ($method, $path, %more) { $host->request($method, $path, headers => {as('w', %more)})->status };
     is $ask->('GET', '/here/x'), 200, 'a read, asked about by auth_request of the same nginx';
     is $ask->('POST', '/here/x'), 403, 'a write, asked about likewise';
+    is $host->get('/here/x')->header('WWW-Authenticate'), 'Bearer', 'nobody is told what would help';
     is $ask->('POST', '/here/x', 'X-Original-Method' => 'GET'), 403, 'whatever the client says';
     is $ask->('GET', '/plain', 'X-Forwarded-Method' => 'POST'), 403, 'a write by the proxy\'s word';
     is $ask->('GET', '/plain', 'X-Forwarded-Method' => 'POST', 'X-Original-Method' => 'GET'), 403, 'beside a field that the proxy has not set';
