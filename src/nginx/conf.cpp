@@ -76,6 +76,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     if (!conf.account.given()) {
         conf.account = parent.account;
+        conf.account_place = parent.account_place;
         conf.account_from_client = parent.account_from_client;
     }
     conf.unknown = conf.unknown ? conf.unknown : parent.unknown;
@@ -342,6 +343,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         conf.status_codes = conf.codes.value_or(Codes{});
         if (char* problem = check_content(cf, conf); problem != NGX_CONF_OK) {
             return problem;
+        }
+        if (conf.account.names_user && (conf.gated || conf.endpoint.kind != EndpointKind::none)) {
+            warn_of_unchecked_user(cf, *conf.account_place);
         }
         if (conf.endpoint.kind != EndpointKind::none) {
             return merge_endpoint(cf, conf, main, own_rules);

@@ -168,6 +168,8 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         }
         loc.account.names_claim = text.find("billing_jwt_claim_") != std::string_view::npos;
         loc.account.names_key = text.find("billing_api_key_account") != std::string_view::npos;
+        loc.account.names_user = text.find("remote_user") != std::string_view::npos;
+        loc.account_place = ConfPlace::here(cf);
         loc.account_from_client = from_client(text);
         if (loc.account_from_client) {
             ngx_conf_log_error(NGX_LOG_WARN, cf, 0,

@@ -30,7 +30,7 @@ Billing::Nginx::write_file("$directory/none.json", "{}\n");
 my $zone = 'billing_zone main 4m;';
 my $postgres = q{billing_postgres "host=127.0.0.1 port=1 dbname=nowhere user=u password=canary-7f3a";};
 my $whole = "$zone $postgres billing_redis 127.0.0.1:1; billing_catalog $catalog;";
-my $gate = 'billing on; billing_account $remote_user;';
+my $gate = 'auth_basic app; auth_basic_user_file users; billing on; billing_account $remote_user;';
 
 # [what, in http, in server, the message; the line is where the directive stands]
 my @mistakes = (
@@ -286,6 +286,16 @@ subtest 'what is right passes' => sub {
     ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => 'billing on; billing_account $http_x_account;');
     is $code, 0, 'an account from a header passes' or diag $output;
     like $output, qr/\[warn\].*"billing_account \$http_x_account" trusts what the client sends/, 'G1: with a warning';
+
+    my $unchecked = qr/\[warn\].*\$remote_user is what the client says where no password is checked; write "auth_basic" beside "billing_account"/;
+    for my $case (['billing_account $remote_user;', 1], ['billing_account "basic:$remote_user"; location / { } location /x/ { }', 1], ['billing_account $remote_user; auth_basic off;', 1],
+        ['billing_account $remote_user; auth_basic app; location /open/ { auth_basic off; }', 1], ['billing_account $remote_user; auth_basic app;', 0],
+        ['billing_account $remote_user; auth_basic app; location /open/ { auth_basic off; billing off; }', 0], ['billing_account $remote_user; auth_request /check; location = /check { billing off; }', 0]) {
+        ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "billing on; $case->[0]");
+        is $code, 0, "$case->[0] passes" or diag $output;
+        my $warnings = () = $output =~ /$unchecked, or make sure that another module checks it in .*:\d+/g;
+        is $warnings, $case->[1], 'G1: with a warning, once, where nobody checks the user, and only there' or diag $output;
+    }
 
     for my $early ('location /old/ { return 301 /new/; }', 'location /old/ { rewrite ^ /new/ permanent; }',
         'location /old/ { rewrite ^/old/(.*)$ https://example.com/$1; }', 'location /old/ { if ($arg_a) { return 403; } return 204; }') {
