@@ -179,6 +179,7 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     // Work that nginx does for itself is charged to nobody; its rules are checked all the same.
     if (r->background != 0) {
         ask.costs = {};
+        ask.counts = false;
     }
     record->decision.reason = read_request(r, conf, *record, ask);
     if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
