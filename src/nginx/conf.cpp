@@ -44,7 +44,7 @@ Result<std::string> limit_of(const PlacedQuota& quota, const CatalogFile& catalo
     return window->second;
 }
 
-const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
+const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
     auto rules = std::make_unique<LocationRules>();
     if (conf.plan) {
         rules->rules.plans.push_back(conf.plan->rule);
@@ -360,7 +360,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         if (char* problem = check_gate(cf, conf, main); problem != NGX_CONF_OK) {
             return problem;
         }
-        conf.rules = !own_rules && from.rules != nullptr ? from.rules : intern_rules(main, conf);
+        conf.rules = !own_rules && from.rules != nullptr ? from.rules : make_rules(main, conf);
         main.gated = true;
         warn_of_early_answer(cf, conf);
         return NGX_CONF_OK;

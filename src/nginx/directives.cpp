@@ -22,7 +22,7 @@ bool is_variable(std::string_view text) noexcept {
 }
 
 // The header field's name, in lower case, that $http_NAME stands for; "" for other variables.
-std::string header_of(std::string_view variable) {
+std::string field_named_by(std::string_view variable) {
     constexpr std::string_view prefix = "$http_";
     std::string name{variable.substr(0, prefix.size()) == prefix ? variable.substr(prefix.size()) : ""};
     std::transform(name.begin(), name.end(), name.begin(),
@@ -159,7 +159,7 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         if (is_variable(text)) {
             ngx_str_t name = as_ngx(text.substr(1));
             loc.account.variable = ngx_http_get_variable_index(cf, &name);
-            loc.account.header = header_of(text);
+            loc.account.header = field_named_by(text);
         } else {
             loc.account.text = compile(cf, text);
         }
