@@ -231,7 +231,7 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
 [[gnu::noinline]] Spend Gate::pass_rates(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
                                          Charge& charge) noexcept {
     constexpr std::uint64_t k_us_in_ms = 1000;
-    for (std::size_t index = 0; index < rules.rates().size(); ++index) {
+    for (std::size_t index = 0; index < rules.rates().size() && ask.counts; ++index) {
         const BoundRate& rate = rules.rates()[index];
         const RateShape shape = rate.by_plan[seen.view.plan];
         if (!rate.known || shape.is_unlimited() || charge.has_passed(seen.view.id, rate.rate_no)) {

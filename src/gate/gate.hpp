@@ -27,6 +27,7 @@ struct Ask {
     Costs costs{};                    // one for each quota of the rules
     std::int64_t now = 0;             // unix seconds
     std::uint64_t now_ms = 0;         // monotonic
+    bool counts = true;               // false: nginx's own work, which uses up no rate
     bool write = false;               // a method that changes things
     StatusSet live = k_live_statuses; // under which a paid plan may be used
     UnknownAccount unknown = UnknownAccount::create;

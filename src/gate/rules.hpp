@@ -65,6 +65,8 @@ enum class UnknownAccount : std::uint8_t { create, free, deny };
 struct ErrorPolicy {
     std::uint64_t stale_ms = 15 * 60 * 1000; // what was known not longer ago than this still decides
     bool allow = false;                      // else 503
+
+    bool operator==(const ErrorPolicy&) const = default;
 };
 
 struct Rules {

@@ -8,13 +8,13 @@ bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view v
     const bool clean =
         std::none_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; });
     const ngx_str_t copy = clean ? pool_copy(r->pool, value) : ngx_str_t{};
-    return copy.data != nullptr && push_header(r, name, view(copy));
+    return copy.data != nullptr && push_header(r, name, view(copy)) != nullptr;
 }
 
-bool push_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept {
+ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept {
     auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
     if (header == nullptr) {
-        return false;
+        return nullptr;
     }
     header->hash = 1;
     header->key = as_ngx(name);
@@ -23,7 +23,7 @@ bool push_header(ngx_http_request_t* r, std::string_view name, std::string_view 
 #if (nginx_version >= 1023000)
     header->next = nullptr;
 #endif
-    return true;
+    return header;
 }
 
 void remove_header(ngx_http_request_t* r, std::string_view name) noexcept {

@@ -9,8 +9,8 @@ namespace billing {
 // bytes that do not belong into a field.
 bool add_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept;
 
-// The same for a value that is clean and lives as long as the request.
-bool push_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept;
+// The same for a value that is clean and lives as long as the request. Null: out of memory.
+ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept;
 
 // Takes back what add_header() added under this very name.
 void remove_header(ngx_http_request_t* r, std::string_view name) noexcept;

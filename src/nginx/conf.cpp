@@ -1,6 +1,8 @@
 #include "nginx/conf.hpp"
 
+#include "nginx/check_handler.hpp"
 #include "nginx/conf_warnings.hpp"
+#include "nginx/endpoint_handler.hpp"
 #include "nginx/worker.hpp"
 
 #include <algorithm>
@@ -42,7 +44,7 @@ Result<std::string> limit_of(const PlacedQuota& quota, const CatalogFile& catalo
     return window->second;
 }
 
-const LocationRules* intern_rules(MainConf& main, const LocConf& conf) {
+const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
     auto rules = std::make_unique<LocationRules>();
     if (conf.plan) {
         rules->rules.plans.push_back(conf.plan->rule);
@@ -74,6 +76,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     if (!conf.account.given()) {
         conf.account = parent.account;
+        conf.account_place = parent.account_place;
         conf.account_from_client = parent.account_from_client;
     }
     conf.unknown = conf.unknown ? conf.unknown : parent.unknown;
@@ -97,6 +100,27 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     inherit_endpoint(conf.endpoint, parent.endpoint);
     inherit_identity(conf, parent);
+}
+
+// "if" and "limit_except" have a configuration of their own; their location's handler answers there too.
+void inherit_check(ngx_conf_t* cf, LocConf& conf, const LocConf& parent) {
+    auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    if (core->noname != 0 && core->handler == nullptr && parent.check) {
+        conf.check = parent.check;
+        core->handler = check_handler;
+    }
+}
+
+// A directive of nginx behind ours, as proxy_pass, would answer in its place.
+char* check_content(ngx_conf_t* cf, const LocConf& conf) {
+    const auto* core =
+        static_cast<const ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    const bool ours = conf.check || conf.endpoint.kind != EndpointKind::none;
+    if (!ours || core->handler == check_handler || core->handler == endpoint_handler) {
+        return NGX_CONF_OK;
+    }
+    return complain(cf, conf.check ? *conf.check : conf.endpoint.place,
+                    "this location answers by itself; remove proxy_pass and the like from it");
 }
 
 std::string names(const std::vector<CatalogFile::PlanName>& plans) {
@@ -305,6 +329,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         const bool own_rules = sets_rules(conf);
         inherit(conf, from);
         inherit_handler(cf, conf.endpoint, from.endpoint);
+        inherit_check(cf, conf, from);
         conf.gated = conf.mode.value_or(GateMode::off) != GateMode::off;
         conf.observes = conf.mode == GateMode::observe;
         conf.read_methods = conf.reads.value_or(k_read_methods);
@@ -316,6 +341,12 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
             conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);
         conf.error_policy = conf.on_error.value_or(ErrorPolicy{});
         conf.status_codes = conf.codes.value_or(Codes{});
+        if (char* problem = check_content(cf, conf); problem != NGX_CONF_OK) {
+            return problem;
+        }
+        if (conf.account.names_user && (conf.gated || conf.endpoint.kind != EndpointKind::none)) {
+            warn_of_unchecked_user(cf, *conf.account_place);
+        }
         if (conf.endpoint.kind != EndpointKind::none) {
             return merge_endpoint(cf, conf, main, own_rules);
         }
@@ -329,7 +360,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         if (char* problem = check_gate(cf, conf, main); problem != NGX_CONF_OK) {
             return problem;
         }
-        conf.rules = !own_rules && from.rules != nullptr ? from.rules : intern_rules(main, conf);
+        conf.rules = !own_rules && from.rules != nullptr ? from.rules : make_rules(main, conf);
         main.gated = true;
         warn_of_early_answer(cf, conf);
         return NGX_CONF_OK;

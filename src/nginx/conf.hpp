@@ -29,6 +29,7 @@ struct AccountSource {
     std::string header;       // of a variable $http_...: the field's name in lower case
     bool names_claim = false; // $billing_jwt_claim_... is in it
     bool names_key = false;   // $billing_api_key_account is in it
+    bool names_user = false;  // $remote_user is in it: what the client says, until another module has checked it
     // After merge: what is believed at this level; null where nothing is.
     const TokenSource* token = nullptr;
     const ApiKeySource* key = nullptr;
@@ -101,6 +102,7 @@ struct MainConf {
     std::vector<std::pair<std::string, ConfPlace>> environment; // what was read from there, and for which line
     bool gated = false;                                         // some location has `billing on`
     bool endpoints = false;                                     // some location is ours
+    std::vector<ConfPlace> unchecked_users;                     // places of billing_account that have been warned of
     bool strict_paths = false;                                  // some level has `billing_strict_path on`
 
     const EndpointPaths& paths_of(const void* server) const noexcept;
@@ -120,6 +122,7 @@ struct LocConf {
     std::optional<bool> strict_path; // billing_strict_path
     std::optional<bool> free_hits;   // billing_cache_hits free
     AccountSource account;
+    std::optional<ConfPlace> account_place;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
     std::optional<UnknownAccount> unknown;
     std::optional<ErrorPolicy> on_error;
@@ -129,7 +132,7 @@ struct LocConf {
     std::vector<PlacedQuota> quotas;
     std::vector<PlacedRate> rates;
     std::optional<ConfPlace> on_place;
-    std::optional<ConfPlace> check; // billing_check; not inherited
+    std::optional<ConfPlace> check; // billing_check; inherited by an "if" alone
     EndpointConf endpoint;
     IdentityConf identity;
     const LocationRules* rules = nullptr; // after merge, where billing is on

@@ -12,9 +12,9 @@ namespace {
 
 using CoreLocation = ngx_http_core_loc_conf_t;
 
-// Other modules keep their configuration to themselves. These two begin, in every nginx that this builds for, with what
-// is looked at here: the rewrite module's with its ngx_array_t* of codes, auth_request's with the ngx_str_t of its
-// target.
+// Other modules keep their configuration to themselves. These three begin, in every nginx that this builds for, with
+// what is looked at here: the rewrite module's with its ngx_array_t* of codes, auth_request's with the ngx_str_t of its
+// target, auth_basic's with the ngx_http_complex_value_t* of its realm.
 void* foreign_conf(const ngx_conf_t* cf, void* const* loc_conf, std::string_view module) noexcept {
     for (ngx_uint_t index = 0; cf->cycle->modules[index] != nullptr; ++index) {
         if (cf->cycle->modules[index]->name == module) {
@@ -45,6 +45,16 @@ bool answers(const ngx_array_t& codes) noexcept {
         at += begins_with(begin + at, ngx_http_script_if_code) ? branch->next : sizeof(void*);
     }
     return false;
+}
+
+// auth_basic or auth_request stands at this level. They are merged before us, who are loaded later.
+bool is_user_checked(const ngx_conf_t* cf) noexcept {
+    const auto* ctx = static_cast<const ngx_http_conf_ctx_t*>(cf->ctx);
+    const auto* target = static_cast<const ngx_str_t*>(foreign_conf(cf, ctx->loc_conf, "ngx_http_auth_request_module"));
+    const auto* realm = static_cast<const ngx_http_complex_value_t* const*>(
+        foreign_conf(cf, ctx->loc_conf, "ngx_http_auth_basic_module"));
+    const bool basic = realm != nullptr && *realm != nullptr && view((*realm)->value) != "off";
+    return basic || (target != nullptr && target->len > 0);
 }
 
 void warn(ngx_conf_t* cf, const ngx_str_t& location, const char* what, const ConfPlace& place) {
@@ -136,6 +146,21 @@ void warn_of_early_answer(ngx_conf_t* cf, const LocConf& conf) {
     warn(cf, core->name,
          "answers by \"return\" or \"rewrite\" before the gate is asked; write \"billing off;\" in it if that is meant",
          *conf.on_place);
+}
+
+void warn_of_unchecked_user(ngx_conf_t* cf, const ConfPlace& place) {
+    auto& told = main_conf(cf).unchecked_users;
+    const bool known = std::any_of(told.begin(), told.end(), [&](const ConfPlace& other) {
+        return other.file == place.file && other.line == place.line;
+    });
+    if (known || is_user_checked(cf)) {
+        return;
+    }
+    told.push_back(place);
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "billing: $remote_user is what the client says where no password is checked; write \"auth_basic\" "
+                  "beside \"billing_account\", or make sure that another module checks it in %s:%ui",
+                  place.file.c_str(), place.line);
 }
 
 void warn_of_gated_targets(ngx_conf_t* cf) {

@@ -4,12 +4,17 @@
 
 #include "nginx/ngx.hpp"
 
+#include "nginx/conf_place.hpp"
+
 namespace billing {
 
 struct LocConf;
 
 // A gated location that answers by `return`, or by a `rewrite` that redirects.
 void warn_of_early_answer(ngx_conf_t* cf, const LocConf& conf);
+
+// A level whose account is $remote_user, and nothing at it checks the password. Once for each `billing_account`.
+void warn_of_unchecked_user(ngx_conf_t* cf, const ConfPlace& place);
 
 // Targets of `auth_request` that are gated. After all levels are merged.
 void warn_of_gated_targets(ngx_conf_t* cf);

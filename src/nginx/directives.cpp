@@ -22,7 +22,7 @@ bool is_variable(std::string_view text) noexcept {
 }
 
 // The header field's name, in lower case, that $http_NAME stands for; "" for other variables.
-std::string header_of(std::string_view variable) {
+std::string field_named_by(std::string_view variable) {
     constexpr std::string_view prefix = "$http_";
     std::string name{variable.substr(0, prefix.size()) == prefix ? variable.substr(prefix.size()) : ""};
     std::transform(name.begin(), name.end(), name.begin(),
@@ -159,7 +159,7 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         if (is_variable(text)) {
             ngx_str_t name = as_ngx(text.substr(1));
             loc.account.variable = ngx_http_get_variable_index(cf, &name);
-            loc.account.header = header_of(text);
+            loc.account.header = field_named_by(text);
         } else {
             loc.account.text = compile(cf, text);
         }
@@ -168,6 +168,8 @@ char* set_account(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         }
         loc.account.names_claim = text.find("billing_jwt_claim_") != std::string_view::npos;
         loc.account.names_key = text.find("billing_api_key_account") != std::string_view::npos;
+        loc.account.names_user = text.find("remote_user") != std::string_view::npos;
+        loc.account_place = ConfPlace::here(cf);
         loc.account_from_client = from_client(text);
         if (loc.account_from_client) {
             ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
@@ -214,7 +216,7 @@ char* set_on_error(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                     return fail(cf, "invalid time \"" + std::string{text} + "\"; write as stale=1h");
                 }
                 policy.stale_ms = static_cast<std::uint64_t>(stale_ms);
-            } else if (text == "503" || text == "allow") {
+            } else if (!decided && (text == "503" || text == "allow")) {
                 decided = true;
                 policy.allow = text == "allow";
             } else {
@@ -308,6 +310,9 @@ char* set_codes(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             if (problem != std::errc{} || end != number.data() + number.size() || code < 400 || code > 599) {
                 return fail(cf, "invalid \"" + std::string{text} + "\"; write a status from 400 to 599, as limit=429");
             }
+            if (*place != 0) {
+                return fail(cf, "\"" + std::string{text} + "\": the reason has a status already");
+            }
             *place = code;
         }
         loc.codes = codes;
@@ -394,9 +399,7 @@ char* set_check(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             return duplicate();
         }
         loc.check = ConfPlace::here(cf);
-        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module))->handler =
-            check_handler;
-        return NGX_CONF_OK;
+        return claim_content(cf, check_handler);
     });
 }
 

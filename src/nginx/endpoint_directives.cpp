@@ -104,8 +104,11 @@ char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
             return problem;
         }
     }
-    auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-    core->handler = endpoint_handler;
+    if (char* problem = claim_content(cf, endpoint_handler); problem != NGX_CONF_OK) {
+        return problem;
+    }
+    const auto* core =
+        static_cast<const ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
     MainConf& main = main_conf(cf);
     main.endpoints = true;
     tell_path(main, ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module), kind, path_of(*core));

@@ -106,8 +106,28 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-// Of a redirect or subrequest. The error page of a refusal is let through, what it leads to is not.
-bool is_spared(const ngx_http_request_t* r, RequestRecord* record) noexcept {
+void settle(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (record != nullptr && record->charge.count > 0 && !is_paid(r)) {
+        Worker::current()->gate().refund(record->charge);
+    }
+}
+
+// The client has its answer, whose status post_action is about to replace by its own.
+void settle_early(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (record != nullptr && !record->settled) {
+        record->settled = true;
+        settle(r, record);
+        settle_late_charges(r);
+    }
+}
+
+// Of a redirect or subrequest. The error page of a refusal is let through, what it leads to is not; nor is what
+// post_action does decided, for no client sees it.
+bool is_spared(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (r->post_action != 0) {
+        settle_early(r, record);
+        return true;
+    }
     if (record != nullptr && record->refused) {
         record->refused = false;
         return true;
@@ -115,10 +135,16 @@ bool is_spared(const ngx_http_request_t* r, RequestRecord* record) noexcept {
     return answers_options(r);
 }
 
-// A redirect within the same rules and for the same account has been decided and paid.
+// The same rules, asked of the same account in the same way.
+bool decides_alike(const LocConf& a, const LocConf& b) noexcept {
+    return a.rules == b.rules && a.account == b.account && a.observes == b.observes &&
+           a.read_methods == b.read_methods && a.live_statuses == b.live_statuses &&
+           a.unknown_account == b.unknown_account && a.error_policy == b.error_policy;
+}
+
+// A redirect to where it would be decided alike has been decided and paid.
 bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
-    return record.passed() && record.conf->rules == conf.rules && record.conf->account == conf.account &&
-           record.waiting == nullptr;
+    return record.passed() && record.waiting == nullptr && (record.conf == &conf || decides_alike(*record.conf, conf));
 }
 
 // Shared memory cannot tell. Only here an account is looked at for what an id may be: one that was found is one.
@@ -153,6 +179,7 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     // Work that nginx does for itself is charged to nobody; its rules are checked all the same.
     if (r->background != 0) {
         ask.costs = {};
+        ask.counts = false;
     }
     record->decision.reason = read_request(r, conf, *record, ask);
     if (record->decision.allows() && !Worker::current()->gate().decide(ask, record->decision, payer->charge)) {
@@ -240,8 +267,8 @@ ngx_int_t gate_handler(ngx_http_request_t* r) {
 
 ngx_int_t settle_handler(ngx_http_request_t* r) {
     RequestRecord* record = find_record(r);
-    if (record != nullptr && record->charge.count > 0 && !is_paid(r)) {
-        Worker::current()->gate().refund(record->charge);
+    if (record != nullptr && !record->settled) {
+        settle(r, record);
     }
     return NGX_OK;
 }

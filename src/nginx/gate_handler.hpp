@@ -28,6 +28,7 @@ struct RequestRecord {
     Waiting* waiting = nullptr;  // while Redis or PostgreSQL is asked
     bool refused = false;        // the next location is the refusal's error page
     bool fields_sent = false;    // RateLimit fields stand in the answer
+    bool settled = false;        // before post_action
     bool observed = false;       // refused by the gate, and let through by `billing observe`
     std::uint32_t waited_ms = 0; // for Redis or PostgreSQL, in all its decisions
 
@@ -45,7 +46,7 @@ static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standar
         .costs = conf.rules->costs,
         .now = ngx_time(),
         .now_ms = ngx_current_msec,
-        .write = ((conf.check ? asked_method(r) : r->method) & conf.read_methods) == 0,
+        .write = conf.check ? !is_read_asked_about(r, conf.read_methods) : (r->method & conf.read_methods) == 0,
         .live = conf.live_statuses,
         .unknown = conf.unknown_account,
         .on_error = conf.error_policy,

@@ -3,6 +3,7 @@
 #include "nginx/worker.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace billing {
 
@@ -10,13 +11,14 @@ namespace {
 
 // In the pool of the client's request. Lives as long as it.
 struct LateNote {
-    const ngx_http_request_t* request; // the client's
+    const ngx_http_request_t* request; // the client's; null once it is settled
     LateCharge charge;
 };
 
 void settle_note(void* data) noexcept {
-    const auto& note = *static_cast<const LateNote*>(data);
-    if (is_paid(note.request)) {
+    auto& note = *static_cast<LateNote*>(data);
+    const ngx_http_request_t* request = std::exchange(note.request, nullptr);
+    if (request != nullptr && is_paid(request)) {
         Worker::current()->table().charge_late(note.charge);
     }
 }
@@ -73,6 +75,14 @@ bool each_charge(ngx_http_request_t* r, const RequestRecord& record, F&& f) {
 
 bool charge_later(ngx_http_request_t* r, const RequestRecord& record) {
     return each_charge(r, record, [r](const LateCharge& charge) { return note_later(r->main, charge); });
+}
+
+void settle_late_charges(ngx_http_request_t* r) noexcept {
+    for (ngx_pool_cleanup_t* cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
+        if (cleanup->handler == settle_note) {
+            settle_note(cleanup->data);
+        }
+    }
 }
 
 void charge_interval_later(ngx_http_request_t* r, const RequestRecord& record) {

@@ -13,4 +13,7 @@ bool charge_later(ngx_http_request_t* r, const RequestRecord& record);
 // The same for an interval of a request that goes on (billing_recheck), whatever its end will be.
 void charge_interval_later(ngx_http_request_t* r, const RequestRecord& record);
 
+// Before the end of the client's request, once its answer is known: charges what is noted, or forgets it.
+void settle_late_charges(ngx_http_request_t* r) noexcept;
+
 } // namespace billing

@@ -111,13 +111,15 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
     r->err_status = 0; // of the error whose page this would have been
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: refused with %d %s", status,
                   reason_code(decision, rules).c_str());
-    bool ok = push_header(r, "Cache-Control", "no-store") && push_header(r, "Vary", "Accept") &&
+    bool ok = push_header(r, "Cache-Control", "no-store") != nullptr && push_header(r, "Vary", "Accept") != nullptr &&
               send_rate_limit_fields(r, record);
     if (const auto wait = retry_after(decision, ngx_time()); ok && wait > 0) {
         ok = add_header(r, "Retry-After", std::to_string(wait));
     }
     if (const auto challenge = challenge_of(decision.reason); ok && !challenge.empty()) {
-        ok = add_header(r, "WWW-Authenticate", challenge);
+        ngx_table_elt_t* field = push_header(r, "WWW-Authenticate", challenge);
+        r->headers_out.www_authenticate = field; // where auth_request looks for it
+        ok = field != nullptr;
     }
     if (ok && record.conf->check) { // a proxy that asks may look at nothing but fields
         ok = add_header(r, "X-Billing-Reason", reason_code(decision, rules));
@@ -151,7 +153,8 @@ bool send_rate_limit_fields(ngx_http_request_t* r, RequestRecord& record) noexce
     }
     record.fields_sent = true;
     const RateLimitFields fields = rate_limit_fields(meter, quota, period_of(record, meter), room);
-    return push_header(r, k_policy_field, fields.policy) && push_header(r, k_limit_field, fields.limit);
+    return push_header(r, k_policy_field, fields.policy) != nullptr &&
+           push_header(r, k_limit_field, fields.limit) != nullptr;
 }
 
 } // namespace billing

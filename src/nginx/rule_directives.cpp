@@ -5,6 +5,8 @@
 #include "nginx/conf.hpp"
 #include "nginx/setters.hpp"
 
+#include <utility>
+
 namespace billing {
 
 char* set_plan(ngx_conf_t* cf, ngx_command_t*, void* conf) {
@@ -58,13 +60,14 @@ char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         PlacedQuota quota;
         quota.rule.key = word(cf, 1);
         quota.place = ConfPlace::here(cf);
+        bool priced = false;
         for (ngx_uint_t index = 2; index < cf->args->nelts; ++index) {
             auto text = word(cf, index);
             if (text.starts_with("window=") && quota.window.empty() && text.size() > 7) {
                 quota.window = text.substr(7);
                 continue;
             }
-            if (!text.starts_with("cost=") || quota.cost != nullptr) {
+            if (!text.starts_with("cost=") || std::exchange(priced, true)) {
                 return fail(cf, "unknown parameter \"" + std::string{text} +
                                     "\"; write cost=N or cost=$variable, and window=NAME");
             }

@@ -43,6 +43,17 @@ inline char* choose(ngx_conf_t* cf, std::optional<bool>& choice, std::string_vie
     return NGX_CONF_OK;
 }
 
+// The location is answered by this handler, and by no other directive's that stands before it; one behind it is found
+// when levels are merged.
+inline char* claim_content(ngx_conf_t* cf, ngx_http_handler_pt handler) {
+    auto* core = static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    if (core->handler != nullptr) {
+        return fail(cf, "this location answers for something else already");
+    }
+    core->handler = handler;
+    return NGX_CONF_OK;
+}
+
 // A text with variables, to be evaluated for each request. Null: nginx has said why.
 inline ngx_http_complex_value_t* compile(ngx_conf_t* cf, std::string_view text) {
     auto* value = static_cast<ngx_http_complex_value_t*>(ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t)));

@@ -30,7 +30,7 @@ Billing::Nginx::write_file("$directory/none.json", "{}\n");
 my $zone = 'billing_zone main 4m;';
 my $postgres = q{billing_postgres "host=127.0.0.1 port=1 dbname=nowhere user=u password=canary-7f3a";};
 my $whole = "$zone $postgres billing_redis 127.0.0.1:1; billing_catalog $catalog;";
-my $gate = 'billing on; billing_account $remote_user;';
+my $gate = 'auth_basic app; auth_basic_user_file users; billing on; billing_account $remote_user;';
 
 # [what, in http, in server, the message; the line is where the directive stands]
 my @mistakes = (
@@ -126,6 +126,13 @@ my @mistakes = (
     ['checkout without database', "$zone billing_catalog $catalog;", 'location /c { billing_checkout; }', qr/this location needs the database; write .* in .*:\d+/],
     ['metrics without database', "$zone billing_catalog $catalog;", 'location /m { billing_metrics; }', qr/this location needs the database; write .* in .*:\d+/],
     ['metrics: a word', $whole, 'location /m { billing_metrics json; }', qr/invalid number of arguments in "billing_metrics" directive in .*:\d+/],
+    ['checkout beside a check', $whole, "$gate location /c { billing_check; billing_checkout; }", qr/"billing_checkout": this location answers for something else already in .*:\d+/],
+    ['check behind proxy_pass', $whole, "$gate location /c { proxy_pass http://127.0.0.1:1; billing_check; }", qr/"billing_check": this location answers for something else already in .*:\d+/],
+    ['check before proxy_pass', $whole, "$gate location /c { billing_check; proxy_pass http://127.0.0.1:1; }", qr/this location answers by itself; remove proxy_pass and the like from it in .*:\d+/],
+    ['metrics before proxy_pass', $whole, 'location /m { billing_metrics; proxy_pass http://127.0.0.1:1; }', qr/this location answers by itself; remove proxy_pass and the like from it in .*:\d+/],
+    ['on_error: both', '', 'billing_on_error allow 503;', qr/invalid "503"; write \[stale=TIME\] and then 503 or allow in .*:\d+/],
+    ['codes: twice', '', 'billing_codes limit=429 limit=403;', qr/"limit=403": the reason has a status already in .*:\d+/],
+    ['quota: two costs', '', 'billing_quota requests cost=1 cost=2;', qr/unknown parameter "cost=2"; write cost=N or cost=\$variable/],
     ['metrics beside a webhook', $whole, 'location /m { billing_webhook; billing_metrics; }', qr/"billing_metrics": this location answers for something else already in .*:\d+/],
     ['rules on a webhook', $whole, "$gate location /w { billing_webhook; billing_quota requests; }", qr/no rule of the gate applies to this location; remove billing_plan, billing_feature, billing_quota and billing_rate from it in .*:\d+/],
     ['jwt: nothing', '', 'billing_jwt secret=canary-7f3a-canary-7f3a-canary-7f3a;', qr/the configuration says how tokens are signed, never the token; write alg=HS256 secret=file:PATH, or alg=RS256 jwks=PATH, .* in .*:\d+/],
@@ -279,6 +286,16 @@ subtest 'what is right passes' => sub {
     ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => 'billing on; billing_account $http_x_account;');
     is $code, 0, 'an account from a header passes' or diag $output;
     like $output, qr/\[warn\].*"billing_account \$http_x_account" trusts what the client sends/, 'G1: with a warning';
+
+    my $unchecked = qr/\[warn\].*\$remote_user is what the client says where no password is checked; write "auth_basic" beside "billing_account"/;
+    for my $case (['billing_account $remote_user;', 1], ['billing_account "basic:$remote_user"; location / { } location /x/ { }', 1], ['billing_account $remote_user; auth_basic off;', 1],
+        ['billing_account $remote_user; auth_basic app; location /open/ { auth_basic off; }', 1], ['billing_account $remote_user; auth_basic app;', 0],
+        ['billing_account $remote_user; auth_basic app; location /open/ { auth_basic off; billing off; }', 0], ['billing_account $remote_user; auth_request /check; location = /check { billing off; }', 0]) {
+        ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "billing on; $case->[0]");
+        is $code, 0, "$case->[0] passes" or diag $output;
+        my $warnings = () = $output =~ /$unchecked, or make sure that another module checks it in .*:\d+/g;
+        is $warnings, $case->[1], 'G1: with a warning, once, where nobody checks the user, and only there' or diag $output;
+    }
 
     for my $early ('location /old/ { return 301 /new/; }', 'location /old/ { rewrite ^ /new/ permanent; }',
         'location /old/ { rewrite ^/old/(.*)$ https://example.com/$1; }', 'location /old/ { if ($arg_a) { return 403; } return 204; }') {

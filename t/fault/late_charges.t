@@ -12,6 +12,7 @@ my $world = world(locations => <<'END');
     location /dear/ { billing_quota requests cost=$arg_cost; proxy_pass http://app; }
     location /fail/ { billing_quota requests cost=100; rewrite ^ /status/500 break; proxy_pass http://app; }
     location /hop/  { billing_quota requests; error_page 404 = /dear/x?cost=5; rewrite ^ /status/404 break; proxy_intercept_errors on; proxy_pass http://app; }
+    location /mirror/ { billing off; mirror /api/shadow; proxy_pass http://app; }
     location /metrics { billing off; billing_metrics; }
 END
 my $host = $world->host;
@@ -33,6 +34,7 @@ is $host->get('/dear/x?cost=7', as('known'))->status, 200, 'with a cost of the r
 is $host->get('/fail/x', as('known'))->status, 500, 'a failure';
 is $host->get('/hop/x', as('known'))->status, 200, 'a redirect: 5 units in all, not 6';
 is_deeply [map { $host->get('/api/x', as('strange'))->status } 1 .. 3], [(200) x 3], 'so is an account that nobody has seen';
+is $host->get('/mirror/x', as('mirrored'))->status, 200, 'what nginx mirrors is no request of anybody';
 is $host->get('/dear/x?cost=-1', as('known'))->status, 400, 'nonsense is refused as ever';
 $host->reload;
 is $host->get('/api/x', as('known'))->status, 200, 'after a reload too';
@@ -46,6 +48,8 @@ $world->db->start;
 my $due = 20 + 7 + 5 + 1;
 wait_for(sub { my $row = used('known'); $row && $row->{late} >= $due }, 20, 'PostgreSQL is back');
 is_deeply used('known'), {used => $before->{used} + $due, issued => $before->{issued} + $due, late => $due}, 'all successes are charged, once';
+wait_for(sub { my $row = used('strange'); $row && $row->{late} >= 4 }, 20, 'batches come one after another');
+is used('mirrored'), undef, 'a mirrored one is not';
 is used('strange')->{late}, 4, 'the strange account is made and charged';
 $host->wait_log(qr/\[notice\].*billing: \d+ units that were let through while PostgreSQL was away are charged/);
 wait_for(sub { $host->get('/api/x', as('known'))->status == 402 }, 10, 'the cap holds again');

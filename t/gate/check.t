@@ -22,6 +22,8 @@ END
     billing_account $user;
     location = /check { billing on; billing_quota requests; billing_codes limit=403; billing_check; }
     location = /plain { billing on; billing_quota requests; billing_check; }
+    location = /branch { billing on; billing_check; if ($arg_a) { set $unused 1; } }
+    location /here/ { auth_request /check; proxy_pass http://app; }
 END
 );
 my $host = $world->host;
@@ -38,6 +40,20 @@ subtest 'G24: by auth_request' => sub {
     $world->must('account', 'set', 'w', '--writes', 'off') if other('GET', 'w');
     wait_for(sub { other('POST', 'w')->status == 403 }, 5, 'a write is refused');
     is other('GET', 'w')->status, 200, 'a read is not';
+};
+
+subtest 'G24: what writes is not the client\'s to say' => sub {
+    my $ask = sub ($method, $path, %more) { $host->request($method, $path, headers => {as('w', %more)})->status };
+    is $ask->('GET', '/here/x'), 200, 'a read, asked about by auth_request of the same nginx';
+    is $ask->('POST', '/here/x'), 403, 'a write, asked about likewise';
+    is $host->get('/here/x')->header('WWW-Authenticate'), 'Bearer', 'nobody is told what would help';
+    is $ask->('POST', '/here/x', 'X-Original-Method' => 'GET'), 403, 'whatever the client says';
+    is $ask->('GET', '/plain', 'X-Forwarded-Method' => 'POST'), 403, 'a write by the proxy\'s word';
+    is $ask->('GET', '/plain', 'X-Forwarded-Method' => 'POST', 'X-Original-Method' => 'GET'), 403, 'beside a field that the proxy has not set';
+    is $ask->('GET', '/plain', 'X-Original-Method' => ['GET', 'POST']), 403, 'or one that is there twice';
+    is $ask->('GET', '/plain', 'X-Original-Method' => 'BREW'), 403, 'an unknown method writes';
+    is $ask->('GET', "/branch$_->[0]", 'X-Original-Method' => $_->[1]), $_->[2], "$_->[1], $_->[3]" for
+        ['', 'POST', 403, 'outside of an "if"'], ['?a=1', 'POST', 403, 'inside'], ['?a=1', 'GET', 200, 'inside'];
 };
 
 subtest 'G24: asked directly' => sub {

@@ -26,6 +26,7 @@ my $world = world(hosts => 2, catalog => catalog(), locations => <<'END');
     billing_account $user;
     location /chat/ { billing_rate chatbot; proxy_pass http://app; }
     location /again/ { billing_rate chatbot; try_files /nowhere /chat/again; }
+    location /mirror/ { mirror /chat/shadow; proxy_pass http://app; }
     location /shared/ { billing_rate chatbot hosts=2; proxy_pass http://app; }
     location /quick/ { billing_rate quick; proxy_pass http://app; }
     location /metered/ { billing_quota requests; billing_rate chatbot; proxy_pass http://app; }
@@ -93,5 +94,7 @@ subtest 'G18: with quotas' => sub {
 
 subtest 'once for a request' => sub {
     is statuses($one->get_many(5, 1, '/again/x', by('hal'))), '200:3 429:2', 'an internal redirect into the same rate counts once';
+    is statuses($one->get_many(5, 1, '/mirror/x', by('ida'))), '200:5', 'requests that are mirrored to a rate';
+    is statuses($one->get_many(5, 1, '/chat/x', by('ida'))), '200:3 429:2', 'use up none of it';
 };
 done_testing;

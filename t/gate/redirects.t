@@ -1,6 +1,7 @@
 # Wherever a request is led, each account pays for itself, once, and no way leads around the gate: redirects to a location that asks
 # for another account, subrequests of a page that is free, what an error page leads to, chains of redirects. G18, G22, A20; U3, I1.
 use v5.36;
+use Billing::Journey qw(answer_of);
 use Billing::Test;
 
 my $catalog = Billing::Test->sample_catalog;
@@ -21,6 +22,13 @@ my $world = world(catalog => $catalog, locations => <<"END");
     location \@other { billing_account \$http_x_other; billing_unknown_account create; billing_quota requests cost=3; rewrite ^ /\$arg_to break; proxy_pass http://app; }
     location /same/ { billing_quota requests; try_files /nowhere \@same; }
     location \@same { billing_account \$http_x_other; billing_unknown_account create; proxy_pass http://app; }
+    location /observed/ { billing observe; try_files /nowhere \@plain; }
+    location /search/ { billing_read_methods GET POST; try_files /nowhere \@plain; }
+    location /loose/ { billing_live_status active unpaid; try_files /nowhere \@plain; }
+    location /unwritten/ { billing_unknown_account free; try_files /nowhere \@deny; }
+    location \@deny { billing_unknown_account deny; proxy_pass http://app; }
+    location \@plain { proxy_pass http://app; }
+    location /plain/ { proxy_pass http://app; }
     location /page/ { billing off; ssi on; ssi_types *; root %%PREFIX%%; }
     location /sorry/ { billing_feature white_label; error_page 403 = \@sorry; proxy_pass http://app; }
     location \@sorry { proxy_pass http://127.0.0.1:%%PORT_accel%%; }
@@ -59,6 +67,21 @@ subtest 'a redirect to a location that asks for another account' => sub {
     is @served, 14, 'the second account is served exactly what it had left';
     is rows(), 0, 'and nobody used more than was issued';
     is $host->get('/same/x', Authorization => 'Bearer test:first', 'X-Other' => 'a b')->status, 400, 'the same rules for another account are asked anew';
+};
+
+subtest 'a redirect to where the same rules are asked more strictly' => sub {
+    my $ask = sub ($method, $path, $account) { $host->request($method, $path, headers => $account ? {Authorization => "Bearer test:$account"} : {}) };
+    $ask->('GET', '/plain/x', $_) for qw(off unpaid);
+    $world->must('account', 'set', 'off', '--writes', 'off');
+    $world->must('account', 'set', 'unpaid', '--plan', 'pro', '--status', 'unpaid');
+    wait_for(sub { $ask->('POST', '/plain/x', 'off')->status == 403 && $ask->('GET', '/plain/x', 'unpaid')->status == 402 }, 5, 'both are known');
+    is answer_of($ask->(@$_[0 .. 2])), $_->[3], $_->[4] for
+        ['POST', '/observed/x', 'off', '403 WRITE_DISABLED', 'what was refused under observe is refused where the gate is on'],
+        ['GET', '/observed/x', '', '401 ACCOUNT_REQUIRED', 'nobody is nobody there'],
+        ['GET', '/observed/x', 'off', '200', 'what was let through passes'],
+        ['POST', '/search/x', 'off', '403 WRITE_DISABLED', 'a method that reads in one location writes in the other'],
+        ['GET', '/loose/x', 'unpaid', '402 SUBSCRIPTION_INACTIVE', 'a state that does in one does not in the other'],
+        ['GET', '/unwritten/x', 'nobody', '403 UNKNOWN_ACCOUNT', 'an account that is unknown in one is unknown in the other'];
 };
 
 subtest 'a free page that includes a metered location' => sub {

@@ -27,6 +27,8 @@ my $world = world(catalog => $catalog, locations => <<'END');
     location = /check { billing off; return 204; }
     location /mirror/ { mirror /shadow; billing_quota requests; proxy_pass http://app; }
     location = /shadow { internal; billing_quota requests; proxy_pass http://app; }
+    location /after/ { billing_quota requests; post_action @after; proxy_pass http://app; }
+    location @after { billing_feature white_label; rewrite ^ /status/$arg_after break; proxy_pass http://app; }
 END
 my $host = $world->host;
 my $user = 0;
@@ -79,6 +81,8 @@ cell('an auth_request charges nothing of its own', GET => '/auth/x', 200, 1);
 cell('a mirror charges nothing', GET => '/mirror/x', 200, 1);
 cell('satisfy any does not open the gate', GET => '/any/x', 403, 0);
 cell('billing_codes', GET => '/codes/x', 404, 0);
+cell('a success before a post_action that fails', GET => '/after/x?after=500', 200, 1);
+cell('a failure before a post_action that succeeds', GET => '/after/status/500?after=200', 500, 0);
 my $upsell = cell('a refusal may have a page of its own', GET => '/upsell/x', 200, 0);
 is $upsell->json->{path}, '/upsell', 'which is the one configured';
 
