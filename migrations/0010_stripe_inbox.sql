@@ -2,26 +2,64 @@
 -- (stripe_account, event id) and, once claimed, by the attempt that the claim gave: whoever comes with another attempt has
 -- lost the event to somebody else and changes nothing.
 
--- 'stored' or 'duplicate'. p_created: unix seconds or NULL. p_ignored: why nothing is to be done (wrong mode, foreign
--- account, a type nobody handles), or NULL: then the jobs are woken.
-CREATE FUNCTION billing.stripe_event_store(p_stripe_account text, p_event text, p_type text, p_api_version text,
-        p_livemode boolean, p_created bigint, p_customer text, p_payload bytea, p_ignored text) RETURNS text
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+-- To compress it is half of what storing an event costs. lz4 takes most of that away, where PostgreSQL was built with it
+-- (Debian's is).
+DO $$
 BEGIN
-    INSERT INTO webhook_events (stripe_account, event_id, type, api_version, livemode, stripe_created, customer_id, payload,
-                                status, last_error)
-        VALUES (coalesce(p_stripe_account, ''), p_event, p_type, p_api_version, p_livemode, to_timestamp(p_created),
-                nullif(p_customer, ''), p_payload, CASE WHEN p_ignored IS NULL THEN 'received' ELSE 'ignored' END,
-                left(p_ignored, 500))
-        ON CONFLICT (stripe_account, event_id) DO NOTHING;
-    IF NOT FOUND THEN
-        RETURN 'duplicate';
-    END IF;
-    IF p_ignored IS NULL THEN
+    ALTER TABLE billing.webhook_events ALTER payload SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;
+END $$;
+
+-- A row for each event, in the order given: n from 1 on, and whether it was not there yet. Arrays of equal length; NULL is
+-- for what an event does not say. p_created: unix seconds. p_ignored: why nothing is to be done (wrong mode, foreign
+-- account, a type nobody handles), or NULL: then the jobs are woken. p_payloads: all of them, one after the other, of
+-- p_sizes bytes each. Rows are inserted in the order of their keys: two hosts with the same events do not lock each other out.
+CREATE FUNCTION billing.stripe_events_store(p_stripe_accounts text[], p_events text[], p_types text[], p_api_versions text[],
+        p_livemodes boolean[], p_created bigint[], p_customers text[], p_ignored text[], p_sizes integer[], p_payloads bytea)
+    RETURNS TABLE (n bigint, fresh boolean)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_wake    boolean := false;
+    v_ignored boolean;
+BEGIN
+    FOR n, fresh, v_ignored IN
+        WITH given AS (
+            SELECT g.*, coalesce(g.account, '') AS stripe_account,
+                   sum(g.size) OVER (ORDER BY g.n) - g.size AS skip,
+                   row_number() OVER (PARTITION BY coalesce(g.account, ''), g.event_id ORDER BY g.n) AS time
+            FROM unnest(p_stripe_accounts, p_events, p_types, p_api_versions, p_livemodes, p_created, p_customers, p_ignored,
+                        p_sizes) WITH ORDINALITY
+                AS g (account, event_id, type, api_version, livemode, created, customer_id, ignored, size, n)),
+        added AS (
+            INSERT INTO webhook_events (stripe_account, event_id, type, api_version, livemode, stripe_created, customer_id,
+                                        payload, status, last_error)
+                SELECT g.stripe_account, g.event_id, g.type, g.api_version, g.livemode, to_timestamp(g.created),
+                       nullif(g.customer_id, ''), substr(p_payloads, g.skip::integer + 1, g.size),
+                       CASE WHEN g.ignored IS NULL THEN 'received' ELSE 'ignored' END, left(g.ignored, 500)
+                FROM given g WHERE g.time = 1 ORDER BY g.stripe_account, g.event_id
+                ON CONFLICT (stripe_account, event_id) DO NOTHING
+                RETURNING stripe_account, event_id)
+        SELECT g.n, g.time = 1 AND a.event_id IS NOT NULL, g.ignored IS NOT NULL
+        FROM given g LEFT JOIN added a ON a.stripe_account = g.stripe_account AND a.event_id = g.event_id
+    LOOP
+        v_wake := v_wake OR (fresh AND NOT v_ignored);
+        RETURN NEXT;
+    END LOOP;
+    IF v_wake THEN
         PERFORM pg_notify('billing_inbox', '');
     END IF;
-    RETURN 'stored';
 END $$;
+
+-- One event: 'stored' or 'duplicate'.
+CREATE FUNCTION billing.stripe_event_store(p_stripe_account text, p_event text, p_type text, p_api_version text,
+        p_livemode boolean, p_created bigint, p_customer text, p_payload bytea, p_ignored text) RETURNS text
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+    SELECT CASE WHEN fresh THEN 'stored' ELSE 'duplicate' END
+    FROM stripe_events_store(ARRAY[p_stripe_account], ARRAY[p_event], ARRAY[p_type], ARRAY[p_api_version], ARRAY[p_livemode],
+        ARRAY[p_created], ARRAY[p_customer], ARRAY[p_ignored], ARRAY[length(p_payload)], p_payload)
+$$;
 
 -- At most p_batch events, oldest first, each for p_lease: whoever is not done by then loses it, without anybody having to
 -- notice a death. At most one of a customer, none while another of that customer is under way: one account's events do
@@ -154,7 +192,9 @@ BEGIN
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION billing.stripe_event_store(text, text, text, text, boolean, bigint, text, bytea, text)
+GRANT EXECUTE ON FUNCTION
+    billing.stripe_events_store(text[], text[], text[], text[], boolean[], bigint[], text[], text[], integer[], bytea),
+    billing.stripe_event_store(text, text, text, text, boolean, bigint, text, bytea, text)
     TO billing_gate, billing_jobs;
 GRANT EXECUTE ON FUNCTION
     billing.stripe_event_claim(integer, interval),

@@ -1,12 +1,14 @@
-// What is asked within one turn of the loop goes to the store as one statement. Each asker awaits its own answer; the
-// work runs in the worker's scope, so it completes though askers go away. Used for snapshots and for quota tokens,
-// where a batch costs little more than one.
+// What is asked within one turn of the loop goes to the store as one statement; and where only so many may be under
+// way, what is asked until one of them is answered. Each asker awaits its own answer; the work runs in the worker's
+// scope, so it completes though askers go away. Used for snapshots, for quota tokens and for Stripe's events, where a
+// batch costs little more than one.
 #pragma once
 
 #include <algorithm>
 #include <coroutine>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -24,9 +26,10 @@ public:
     using Work = std::function<Task<std::vector<Answer>>(std::vector<Ask>)>;
 
     // `scope`: the worker's; cancelled before this object goes. `most`: asks in one statement. `max_waiters`: beyond it
-    // an ask is answered with nothing at once.
-    Batch(Scope& scope, Work work, std::size_t most, std::size_t max_waiters)
-        : scope_(scope), work_(std::move(work)), most_(most), max_waiters_(max_waiters) {}
+    // an ask is answered with nothing at once. `most_rounds`: statements under way at the same time.
+    Batch(Scope& scope, Work work, std::size_t most, std::size_t max_waiters,
+          std::size_t most_rounds = std::numeric_limits<std::size_t>::max())
+        : scope_(scope), work_(std::move(work)), most_(most), max_waiters_(max_waiters), most_rounds_(most_rounds) {}
 
     class Join final : public Waiter {
     public:
@@ -65,7 +68,9 @@ private:
     // What one statement answers. Lives in the runner's frame; however the runner ends, who still waits is answered.
     class Round {
     public:
-        Round(Batch& batch, std::unique_ptr<std::vector<Join*>> joins) : batch_(batch), joins_(std::move(joins)) {}
+        Round(Batch& batch, std::unique_ptr<std::vector<Join*>> joins) : batch_(batch), joins_(std::move(joins)) {
+            ++batch_.rounds_;
+        }
         Round(const Round&) = delete;
         Round& operator=(const Round&) = delete;
         ~Round() { finish({}); }
@@ -74,13 +79,17 @@ private:
         std::vector<Ask> asks() {
             std::erase(*joins_, nullptr);
             std::vector<Ask> asks;
-            for (const Join* join : *joins_) {
-                asks.push_back(join->ask_);
+            for (Join* join : *joins_) {
+                asks.push_back(std::move(join->ask_));
             }
             return asks;
         }
 
+        // The next round is first: the store works on it while these are told.
         void finish(std::vector<Answer> answers) noexcept {
+            if (!std::exchange(landed_, true)) {
+                batch_.landed();
+            }
             for (std::size_t index = 0; index < joins_->size(); ++index) {
                 Join* join = (*joins_)[index];
                 if (join == nullptr) {
@@ -97,6 +106,7 @@ private:
     private:
         Batch& batch_;
         std::unique_ptr<std::vector<Join*>> joins_;
+        bool landed_ = false;
     };
 
     static Task<void> fly(Batch& batch, std::unique_ptr<Round> round) {
@@ -120,8 +130,15 @@ private:
         scope_.reactor().post(*this);
     }
 
+    void landed() noexcept {
+        --rounds_;
+        if (next_ && !next_->empty()) {
+            scope_.reactor().post(*this);
+        }
+    }
+
     void run() noexcept override {
-        while (next_ && !next_->empty()) {
+        while (next_ && !next_->empty() && rounds_ < most_rounds_) {
             auto joins = std::move(next_);
             if (joins->size() > most_) {
                 next_ = std::make_unique<std::vector<Join*>>(joins->begin() + static_cast<std::ptrdiff_t>(most_),
@@ -141,7 +158,9 @@ private:
     Work work_;
     std::size_t most_;
     std::size_t max_waiters_;
+    std::size_t most_rounds_;
     std::size_t waiters_ = 0;
+    std::size_t rounds_ = 0;
     std::unique_ptr<std::vector<Join*>> next_;
 };
 

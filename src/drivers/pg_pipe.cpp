@@ -50,8 +50,11 @@ void PgPipe::on_link_down(std::string_view why, bool was_up, std::int64_t retry_
 void PgPipe::send(PgQuery& query) noexcept {
     PGconn* const connection = conn();
     const auto values = query.params_.pointers();
-    const int sent = PQsendQueryParams(connection, query.sql_.c_str(), static_cast<int>(values.size()), nullptr,
-                                       values.data(), nullptr, nullptr, 0);
+    const auto lengths = query.params_.lengths();
+    const auto formats = query.params_.formats();
+    const int sent =
+        PQsendQueryParams(connection, query.sql_.c_str(), static_cast<int>(values.size()), nullptr, values.data(),
+                          lengths.empty() ? nullptr : lengths.data(), formats.empty() ? nullptr : formats.data(), 0);
     if (sent != 1) {
         const std::string why = trouble();
         query.answer(PgResult(PgOutcome::unavailable, why));

@@ -74,6 +74,27 @@ PgParams& PgParams::add(std::span<const std::optional<std::string>> values) {
     return add(out + '}');
 }
 
+PgParams& PgParams::add_bytes(std::string_view bytes) {
+    binary_.emplace_back(starts_.size(), static_cast<int>(bytes.size()));
+    starts_.push_back(bytes_.size());
+    bytes_.append(bytes);
+    return *this;
+}
+
+std::vector<int> PgParams::lengths() const {
+    std::vector<int> out(binary_.empty() ? 0 : starts_.size());
+    for (const auto& [index, length] : binary_)
+        out[index] = length;
+    return out;
+}
+
+std::vector<int> PgParams::formats() const {
+    std::vector<int> out(binary_.empty() ? 0 : starts_.size());
+    for (const auto& value : binary_)
+        out[value.first] = 1;
+    return out;
+}
+
 std::vector<const char*> PgParams::pointers() const {
     std::vector<const char*> out;
     out.reserve(starts_.size());

@@ -10,14 +10,15 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 struct pg_result; // libpq
 
 namespace billing {
 
-// Parameters $1, $2, ... in text form. The server infers their types: where it cannot (unnest, overloads), the SQL says
-// $1::bigint[]. Copies what it is given.
+// Parameters $1, $2, ... in text form, but for bytes. The server infers their types: where it cannot (unnest,
+// overloads), the SQL says $1::bigint[]. Copies what it is given.
 class PgParams {
 public:
     PgParams() = default;
@@ -54,17 +55,24 @@ public:
         return add(std::span<const T>(values));
     }
 
+    // For bytea alone, as they are.
+    PgParams& add_bytes(std::string_view bytes);
+
     std::size_t size() const noexcept { return starts_.size(); }
     // A text held a zero byte, which PostgreSQL has no place for: the query is refused (22021) without being sent.
     bool has_zero_byte() const noexcept { return zero_byte_; }
     // For the driver: one pointer each, nullptr for NULL; valid while this object is unchanged.
     std::vector<const char*> pointers() const;
+    // The same of their lengths and formats (1: binary), as libpq has them; empty where all is text.
+    std::vector<int> lengths() const;
+    std::vector<int> formats() const;
 
 private:
     static constexpr std::size_t k_null = static_cast<std::size_t>(-1);
 
     std::string bytes_; // each value ends with a zero byte
     std::vector<std::size_t> starts_;
+    std::vector<std::pair<std::size_t, int>> binary_; // which, and how long
     bool zero_byte_ = false;
 };
 

@@ -9,8 +9,8 @@
 #include "endpoints/checkout_form.hpp"
 #include "endpoints/own_pages.hpp"
 #include "state/account_store.hpp"
+#include "state/batched_intake.hpp"
 #include "state/checkout_store.hpp"
-#include "state/event_inbox.hpp"
 #include "state/host_gauges.hpp"
 #include "state/table.hpp"
 
@@ -26,7 +26,7 @@ struct Services {
     StripeApi& stripe;
     AccountStore& accounts;
     CheckoutStore& checkouts;
-    EventInbox& inbox;
+    BatchedIntake& intake;
     Turns& turns; // one checkout at a time for each account
     Table& table;
     HostGauges& gauges;

@@ -64,8 +64,8 @@ Task<Response> webhook(Request request, Services& services, const EndpointSettin
         co_return refused(services, Counter::webhook_error, "INVALID_EVENT",
                           "The body is no event with an id and a type");
     }
-    NewEvent event = new_event(head.value(), services.livemode);
-    Stored stored = co_await services.inbox.store(event, request.body);
+    const NewEvent event = new_event(head.value(), services.livemode);
+    Stored stored = co_await services.intake.store(event, request.body);
     services.table.count(counter_of(stored, !event.ignored.empty()));
     if (stored == Stored::failed) {
         co_return try_later("NOT_STORED", "The event could not be stored; send it again");

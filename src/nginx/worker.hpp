@@ -16,9 +16,9 @@
 #include "nginx/nginx_reactor.hpp"
 #include "nginx/zone.hpp"
 #include "state/account_store.hpp"
+#include "state/batched_intake.hpp"
 #include "state/catalog_holder.hpp"
 #include "state/checkout_store.hpp"
-#include "state/event_inbox.hpp"
 #include "state/host_gauges.hpp"
 #include "state/quota_funding.hpp"
 #include "state/redis_cache.hpp"
@@ -72,7 +72,7 @@ private:
     StripeApi stripe_;
     Turns turns_;
     CheckoutStore checkouts_;
-    EventInbox inbox_;
+    BatchedIntake intake_;
     HostGauges gauges_;
     Services services_;
     HostJobs jobs_;

@@ -43,9 +43,11 @@ void JsonScanner::fail(const char* problem) noexcept {
 }
 
 char JsonScanner::peek() noexcept {
-    while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r'))
-        ++at_;
-    return at_ == end_ ? '\0' : *at_;
+    const char* at = at_; // the member would be written at each byte
+    while (at != end_ && (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r'))
+        ++at;
+    at_ = at;
+    return at == end_ ? '\0' : *at;
 }
 
 void JsonScanner::finish() noexcept {
@@ -97,8 +99,10 @@ JsonScanner::Text JsonScanner::string() noexcept {
     const char* const first = ++at_;
     bool escaped = false;
     for (;;) {
-        while (at_ != end_ && k_plain[static_cast<unsigned char>(*at_)])
-            ++at_;
+        const char* at = at_;
+        while (at != end_ && k_plain[static_cast<unsigned char>(*at)])
+            ++at;
+        at_ = at;
         if (at_ == end_ || (*at_ != '"' && *at_ != '\\')) {
             fail("a string is not ended");
             return {};

@@ -37,4 +37,28 @@ is woken(), 0, 'without waking anybody';
 is $w->value(q{SELECT status || ': ' || last_error FROM billing.webhook_events WHERE event_id = 'evt_test'}),
     'ignored: test event at a live endpoint', 'with the reason';
 is $w->value(q{SELECT count(*) FROM billing.stripe_event_claim(100, '1 min') WHERE event_id = 'evt_test'}), 0, 'and is never handed out';
+
+# Several in one statement: [stripe_account, event, ignored, payload], ...
+sub store_all {
+    my ($d, @events) = @_;
+    my $all = join '', map { $_->[3] } @events;
+    return join ' ', map { $_->[0] } @{ $d->selectall_arrayref('SELECT fresh::int FROM billing.stripe_events_store($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ORDER BY n',
+        undef, [map { $_->[0] } @events], [map { $_->[1] } @events], [('test') x @events], [(undef) x @events], [('f') x @events], [(1) x @events],
+        [map { undef } @events], [map { $_->[2] } @events], [map { length $_->[3] } @events], '\\x' . unpack('H*', $all)) };
+}
+my @several = (['', 'evt_z', undef, "\0z"], ['', 'evt_new', undef, 'again'], ['', 'evt_y', 'of no use', ''], ['', 'evt_z', undef, 'second'], ['acct_9', 'evt_z', 'foreign', 'last']);
+woken();
+is store_all($w->d, @several), '1 0 1 0 1', 'several at once: each has its answer, also when it is there twice';
+is woken(), 1, 'and the jobs are woken once';
+is_deeply [map { $w->value(q{SELECT encode(payload, 'escape') FROM billing.webhook_events WHERE stripe_account = $1 AND event_id = $2}, @$_) }
+    ['', 'evt_z'], ['', 'evt_y'], ['acct_9', 'evt_z'], ['', 'evt_new']], ['\\000z', '', 'last', '{}'], 'each with its own bytes';
+is store_all($w->d, ['', 'evt_x', 'of no use', '']), '1', 'events of which none is of use';
+is woken(), 0, 'wake nobody';
+is store_all($w->d), '', 'no event at all';
+
+# Hosts are told the same events in other orders.
+my @same = map { ['', sprintf('evt_many_%02d', $_), undef, 'x'] } 1 .. 40;
+my @fresh = $w->at_once(8, sub { my ($world, $n) = @_; join ' ', map { store_all($world->d, $n % 2 ? @same : reverse @same) } 1 .. 5 });
+is scalar(grep { $_ } map { split ' ' } @fresh), 40, 'eight hosts with the same events: each is new once, and nobody is in the way of another';
+
 done_testing;

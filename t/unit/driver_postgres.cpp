@@ -104,6 +104,17 @@ TEST_F(DriverPostgres, ParametersComeBackUnchanged) {
         EXPECT_TRUE(result.boolean(0, column)) << "parameter " << column + 1;
 }
 
+TEST_F(DriverPostgres, BytesGoAsTheyAre) {
+    open();
+    PgParams params("text");
+    params.add_bytes(std::string_view("\0a\\\xff\0", 5)).add(nullptr).add_bytes("");
+    const PgResult result =
+        ask("select $1::text = 'text', $2 = '\\x00615cff00'::bytea, $3::text is null, $4 = ''::bytea", params);
+    ASSERT_TRUE(result.ok()) << result.message();
+    for (int i = 0; i < result.columns(); ++i)
+        EXPECT_TRUE(result.boolean(0, i)) << i;
+}
+
 TEST_F(DriverPostgres, ZeroByteIsRefusedNotCutOff) {
     open();
     const PgResult result = ask("select $1::text", PgParams(std::string_view("a\0b", 3)));

@@ -1,4 +1,4 @@
-# The load generator of script/bench, which is the application too (t/bench/load.cpp): compiled when it has changed, started once, asked
+# The load generator of script/bench, which is the application too (t/bench/load.cpp and its headers): compiled when it has changed, started once, asked
 # for one run after the other.
 package Billing::Bench::Load;
 use v5.36;
@@ -10,8 +10,8 @@ use JSON::PP ();
 
 sub new($class) {
     my ($source, $program) = (root() . '/t/bench/load.cpp', build() . '/bench-load');
-    if (!-e $program || -M $program > -M $source) {
-        system('g++', qw(-std=c++20 -O2 -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Werror -o), $program, $source) == 0
+    if (!-e $program || grep { -M $program > -M $_ } glob root() . '/t/bench/*.[ch]pp') {
+        system('g++', qw(-std=c++20 -O2 -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Werror -o), $program, $source, '-lcrypto') == 0
             or die "$source does not compile\n";
     }
     my $self = bless {directory => new_directory()}, $class;
@@ -29,12 +29,18 @@ sub run($self, $host, $variant, %words) {
     my $request = "$self->{directory}/$variant->{name}.request";
     Billing::Nginx::write_file($request, Billing::Bench::request_text("/$variant->{name}/x", ($variant->{prefix} // $variant->{name}) . '-#'));
     my ($worker) = $host->workers;
-    %words = (port => $host->port, request => $request, status => $variant->{status} // 200, pid => $worker, %words);
+    return $self->order("/$variant->{name}/", port => $host->port, request => $request, status => $variant->{status} // 200, pid => $worker, %words);
+}
+
+# One run of events, all of which must be answered with 200; latencies in closed loop too.
+sub events($self, $name, %words) { $self->order($name, status => 200, timed => 1, %words) }
+
+sub order($self, $name, %words) {
     $self->{in}->say(join ' ', map { "$_=$words{$_}" } sort keys %words);
     $self->{in}->flush;
     my $line = readline($self->{out}) // die "bench-load has ended\n";
     my $run = JSON::PP::decode_json($line);
-    die "/$variant->{name}/: $run->{wrong} wrong answers, $run->{errors} errors: $run->{complaint}\n" if $run->{wrong} || $run->{errors} || !$run->{requests};
+    die "$name: $run->{wrong} wrong answers, $run->{errors} errors: $run->{complaint}\n" if $run->{wrong} || $run->{errors} || !$run->{requests};
     $run->{rate} = $run->{requests} / $run->{seconds};
     $run->{each} = 1e6 * $run->{cpu} / $run->{requests};
     $run->{busy} = $run->{cpu} / $run->{seconds};
