@@ -93,13 +93,22 @@ ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
 
 bool is_free(const ngx_http_request_t* r) noexcept { return r->background != 0 || sent_as_options(r->main); }
 
+// Of a request that passes as `billing_on_error` says. False: it could not be noted.
+bool conclude_doubt(ngx_http_request_t* r, RequestRecord& record) {
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: let through, for %s",
+                  record.decision.fallback ? "nobody can tell what its account may"
+                                           : "its account might when it could last be asked for");
+    return !record.decision.fallback || is_free(r) || charge_later(r, record);
+}
+
 ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     record.observed = false;
     if (!record.decision.allows()) {
         return conclude_refusal(r, record);
     }
     tally_pass(Worker::current()->table(), record.decision);
-    if (record.decision.fallback && !is_free(r) && !charge_later(r, record)) {
+    const bool doubtful = record.decision.fallback || record.decision.source == Source::stale;
+    if (doubtful && !conclude_doubt(r, record)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);

@@ -31,6 +31,8 @@ subtest 'without news' => sub {
     my $told = eval { wait_for(sub { my $answer = $host->get('/white/x', as('owes')); $answer->header('X-Source') eq 'stale' && $answer }, 15, 'stale') };
     ok $told, 'G23: with nobody to ask, what was known is told as stale';
     is $told && answer_of($told), '403 FEATURE_NOT_IN_PLAN', 'G21: and decides';
+    is answer_of($host->get('/white/x', as('pays'))), '200', 'G21: also for who may';
+    ok scalar($host->log_lines(qr/billing: let through, for its account might when it could last be asked for,/)), 'G21: which is logged';
     $_->resume for $world->redis, $world->db;
 };
 

@@ -42,6 +42,7 @@ $host->kill9_worker(0);
 wait_for(sub { $host->get('/api/x', as('strange'))->status == 200 }, 5, 'and after a worker died');
 my $metrics = Billing::Metrics->parse($host->get('/metrics')->body);
 cmp_ok $metrics->value('billing_decisions_total', decision => 'allow_fallback', reason => 'unavailable'), '>=', 28, 'they are counted';
+cmp_ok scalar(grep { scalar $_->log_lines(qr/billing: let through, for nobody can tell what its account may,/) } $world->hosts), '>', 0, 'G21: and logged';
 is $metrics->value('billing_late_units_total', outcome => 'noted'), 20 + 7 + 5 + 3 + 1 + 1, 'and so are their units';
 
 $world->db->start;
