@@ -15,13 +15,14 @@ void tally_refusal(Table& table, const Decision& decision, bool observes) noexce
 
 void tally_unusual_pass(Table& table, const Decision& decision) noexcept;
 
-// A request that shared memory lets through costs one addition.
-inline void tally_pass(Table& table, const Decision& decision) noexcept {
+// A request that shared memory lets through costs one addition. False: this one was another.
+inline bool tally_pass(Table& table, const Decision& decision) noexcept {
     if (decision.source == Source::shm && !decision.grace && !decision.fallback) [[likely]] {
         table.count(Counter::allowed_warm);
-    } else {
-        tally_unusual_pass(table, decision);
+        return true;
     }
+    tally_unusual_pass(table, decision);
+    return false;
 }
 
 } // namespace billing

@@ -58,6 +58,12 @@ RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::s
     return make_room(r->pool, record->charge, takings) ? record : nullptr;
 }
 
+// What can be nobody's id is never in a log line or a field.
+Reason forget_account(RequestRecord& record) noexcept {
+    record.account = {};
+    return Reason::invalid_account;
+}
+
 // Fills in who asks for what. Anything but `allowed`: refused before it is looked up.
 Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& record, Ask& ask) noexcept {
     if (!conf.account.read(r, ask.account)) {
@@ -73,7 +79,7 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
     if (conf.rules->variable_costs.empty() || r->background != 0) {
         return Reason::allowed;
     }
-    return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs) : Reason::invalid_account;
+    return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs) : forget_account(record);
 }
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
@@ -93,11 +99,13 @@ ngx_int_t conclude_refusal(ngx_http_request_t* r, RequestRecord& record) {
 
 bool is_free(const ngx_http_request_t* r) noexcept { return r->background != 0 || sent_as_options(r->main); }
 
-// Of a request that passes as `billing_on_error` says. False: it could not be noted.
-bool conclude_doubt(ngx_http_request_t* r, RequestRecord& record) {
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: let through, for %s",
-                  record.decision.fallback ? "nobody can tell what its account may"
-                                           : "its account might when it could last be asked for");
+// What passes as `billing_on_error` says has a line in the log. False: it could not be noted.
+bool conclude_unusual(ngx_http_request_t* r, RequestRecord& record) {
+    if (record.decision.fallback || record.decision.source == Source::stale) {
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "billing: let through, for %s",
+                      record.decision.fallback ? "nobody can tell what its account may"
+                                               : "its account might when it could last be asked for");
+    }
     return !record.decision.fallback || is_free(r) || charge_later(r, record);
 }
 
@@ -106,9 +114,7 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     if (!record.decision.allows()) {
         return conclude_refusal(r, record);
     }
-    tally_pass(Worker::current()->table(), record.decision);
-    const bool doubtful = record.decision.fallback || record.decision.source == Source::stale;
-    if (doubtful && !conclude_doubt(r, record)) {
+    if (!tally_pass(Worker::current()->table(), record.decision) && !conclude_unusual(r, record)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     const bool told = !record.decision.meter.bounded() || send_rate_limit_fields(r, record);
@@ -159,7 +165,7 @@ bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
 // Shared memory cannot tell. Only here an account is looked at for what an id may be: one that was found is one.
 ngx_int_t ask_further(ngx_http_request_t* r, RequestRecord& record, const Ask& ask, Charge& charge) {
     if (!valid_account_id(ask.account)) {
-        record.decision.reason = Reason::invalid_account;
+        record.decision.reason = forget_account(record);
         return NGX_OK;
     }
     return begin_waiting(r, record, ask, charge);
@@ -196,9 +202,6 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         if (begun != NGX_OK) {
             return begun;
         }
-    }
-    if (record->decision.reason == Reason::invalid_account) {
-        record->account = {}; // never in a log line or a field
     }
     return conclude(r, *record);
 }
