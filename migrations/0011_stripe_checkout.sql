@@ -107,7 +107,8 @@ BEGIN
     ELSE
         SELECT x.* INTO a FROM accounts x WHERE x.external_id = p_account;
         IF FOUND THEN
-            conflict := a.stripe_customer_id <> p_customer;
+            former := EXISTS (SELECT FROM former_customers f WHERE f.customer_id = p_customer AND f.account_id = a.id);
+            conflict := a.stripe_customer_id <> p_customer AND NOT former;
         ELSIF p_account IS NOT NULL THEN
             RETURN;
         ELSE

@@ -233,6 +233,27 @@ BEGIN
     END IF;
 END $$;
 
+-- The effect with price and period of the line that pays for the plan. One that is about other items alone (usage of the month
+-- before, an add-on with a period of its own) has neither, and is marked: it says nothing of the plan's period.
+CREATE FUNCTION billing.invoice_of_plan(e jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = billing, pg_temp AS $$
+DECLARE
+    k_line CONSTANT text[] := '{lines,price,period_start,period_end}';
+    v_lines jsonb := coalesce(e -> 'lines', jsonb_build_array(e));
+    v_line  jsonb;
+BEGIN
+    SELECT j INTO v_line FROM jsonb_array_elements(v_lines) j
+        WHERE j ->> 'price' = plan_price(ARRAY(SELECT x ->> 'price' FROM jsonb_array_elements(v_lines) x))
+        ORDER BY (j ->> 'period_end')::bigint DESC NULLS LAST LIMIT 1;
+    IF v_line IS NOT NULL THEN
+        RETURN (e - k_line) || jsonb_strip_nulls(jsonb_build_object('price', v_line -> 'price',
+            'period_start', v_line -> 'period_start', 'period_end', v_line -> 'period_end'));
+    ELSIF e ? 'price' AND EXISTS (SELECT FROM subscriptions s
+            WHERE s.subscription_id = e ->> 'subscription' AND s.price_id IS NOT NULL) THEN
+        RETURN (e - k_line) || '{"other_items": true}';
+    END IF;
+    RETURN e - 'lines';
+END $$;
+
 -- One row for each invoice; true if this is news: the first time paid, or a failed attempt not seen before.
 CREATE FUNCTION billing.effect_invoice(p_account_id bigint, e jsonb, p_paid boolean, p_at timestamptz) RETURNS boolean
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
@@ -299,7 +320,8 @@ BEGIN
     INSERT INTO account_features (account_id, feature_no, enabled, source)
         SELECT a.id, f.feature_no, true, 'stripe' FROM accounts a JOIN features f ON f.feature_key = ANY (a.entitlements)
         WHERE a.id = p_account_id ORDER BY f.feature_no
-        ON CONFLICT (account_id, feature_no) DO NOTHING;
+        ON CONFLICT (account_id, feature_no) DO UPDATE SET enabled = true, expires_at = NULL, source = 'stripe'
+            WHERE account_features.expires_at <= clock_timestamp();
 END $$;
 
 -- customer_deleted: Stripe has ended all its subscriptions with it, and what they entitled to.
@@ -418,7 +440,8 @@ END $$;
 --   times in unix seconds or null; what is absent is null.
 -- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | invoice_paid | invoice_failed | trial_ending |
 --   charge | dispute | customer_updated | customer_deleted | entitlements, ...}, see the effects above and, for invoices,
---   {invoice, subscription, billing_reason, price, period_start, period_end, amount, currency, payment_intent, attempt}, for
+--   {invoice, subscription, billing_reason, price, period_start, period_end, amount, currency, payment_intent, attempt} and, of
+--   several items, lines: [{price, period_start, period_end}]; for
 --   failed ones also {next_attempt}; {subscription} of trial_ending. "seen" is what a look under p_ticket saw of the object;
 --   without it an event that is about one changes nothing. Any kind may carry the configuration:
 --   {policy: grace | maintenance, grace_seconds, dispute_policy: notify | maintenance}.
@@ -463,6 +486,9 @@ BEGIN
             UPDATE accounts x SET applied_seq = p_ticket WHERE x.id = p_account_id;
         END IF;
     END IF;
+    IF e ->> 'kind' IN ('invoice_paid', 'invoice_failed') THEN
+        e := invoice_of_plan(e);
+    END IF;
     IF e ? 'seen' OR e ->> 'kind' NOT IN ('charge', 'dispute', 'customer_updated', 'entitlements') THEN
         v_done := effect_of_kind(p_account_id, v_event.customer_id, p_ticket, e, v_at);
     END IF;
@@ -475,7 +501,7 @@ BEGIN
     PERFORM account_recompute(p_account_id, v_was, v_now, v_done ->> 'dispute');
     PERFORM stripe_alarms(p_account_id);
     IF e ->> 'kind' = 'invoice_paid' AND e ->> 'billing_reason' = 'subscription_cycle'
-       AND v_now.subscription_id = e ->> 'subscription' THEN
+       AND v_now.subscription_id = e ->> 'subscription' AND NOT e ? 'other_items' THEN
         PERFORM credits_refill(v_now, e ->> 'invoice', e ->> 'price', stripe_time(e -> 'period_start'),
             stripe_time(e -> 'period_end'));
     END IF;

@@ -125,6 +125,8 @@ BEGIN
                    OR ROW(s.status, s.prices, s.quantity, s.cancel_at, s.trial_end, s.pause)
                       IS DISTINCT FROM ROW(t.status, t.prices, t.quantity, t.cancel_at, t.trial_end, t.pause)
                    OR t.ends <> '[]' AND NOT coalesce(t.ends @> to_jsonb(unix(s.period_end)), false)
+                   OR s.plan_no IS DISTINCT FROM coalesce(
+                       (SELECT x.plan_no FROM plan_prices x WHERE x.price_id = plan_price(s.prices)), s.plan_no)
                    OR account_strays(a.id))
         UNION
         SELECT s.account_id FROM subscriptions s
@@ -339,7 +341,7 @@ BEGIN
     ELSIF v_account COLLATE "C" !~ '^[A-Za-z0-9_.@:|-]{1,128}$' THEN
         RETURN jsonb_build_object('outcome', 'invalid');
     END IF;
-    SELECT x.* INTO a FROM accounts x WHERE x.external_id = v_account;
+    SELECT x.* INTO a FROM accounts x WHERE x.external_id = v_account AND x.deleted_at IS NULL;
     v_found := a.id;
     IF a.stripe_customer_id IS NOT NULL THEN
         RETURN jsonb_build_object('outcome', 'taken', 'account', v_account, 'customer', a.stripe_customer_id);

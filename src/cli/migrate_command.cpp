@@ -129,6 +129,10 @@ int apply_all(PGconn* connection, const std::vector<Migration>& migrations, bool
             }
             continue;
         }
+        if (!known.value().empty() && migration.name < known.value().rbegin()->first) {
+            return fail(k_exit_failed, migration.name + " comes before " + known.value().rbegin()->first +
+                                           ", which is applied; give it a higher number");
+        }
         if (!dry_run) {
             const auto done = apply(connection, migration);
             if (!done) {

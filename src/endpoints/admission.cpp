@@ -35,19 +35,21 @@ std::string_view customer_named(const Input& input) { return input.text({"custom
 
 // Nothing: the role will do, or none is asked for.
 Task<std::optional<Response>> check_role(const Request& request, Services& services, const EndpointSettings& settings) {
-    if (settings.roles.empty()) {
+    const bool asks_members = request.role.empty() && !settings.member_roles.empty() && !request.subject.empty();
+    const auto& enough = asks_members ? settings.member_roles : settings.roles;
+    if (settings.roles.empty() && settings.member_roles.empty()) {
         co_return std::nullopt;
     }
     std::string role = request.role;
-    if (role.empty() && settings.role_of_member && !request.subject.empty()) {
+    if (asks_members) {
         std::optional<std::string> stored = co_await services.checkouts.member_role(request.account, request.subject);
         if (!stored) {
             co_return state_unavailable();
         }
         role = std::move(*stored);
     }
-    const bool enough = std::find(settings.roles.begin(), settings.roles.end(), role) != settings.roles.end();
-    co_return enough ? std::nullopt : std::optional{role_required()};
+    const bool may = std::find(enough.begin(), enough.end(), role) != enough.end();
+    co_return may ? std::nullopt : std::optional{role_required()};
 }
 
 Task<std::optional<Response>> check_customer(std::string named, const Request& request, Services& services) {

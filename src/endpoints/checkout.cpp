@@ -18,7 +18,7 @@ namespace {
 // Somebody else opens or ends a checkout of this account at the same time; more than this is no coincidence.
 constexpr int k_rounds = 6;
 
-// All calls to Stripe together.
+// A checkout waits for its turn and calls Stripe for this long.
 constexpr std::int64_t k_patience_ms = 12'000;
 
 Response busy() { return try_later("CHECKOUT_BUSY", "Other checkouts of this account are being started; try again"); }
@@ -40,11 +40,11 @@ Response not_for_sale(PriceAnswer::Outcome outcome) {
 // One client's way to one session.
 class Checkout {
 public:
-    Checkout(const Request& request, std::string price, CheckoutStyle style, Services& services,
+    Checkout(const Request& request, std::string price, CheckoutStyle style, std::int64_t until_ms, Services& services,
              const EndpointSettings& settings)
         : account_(request.account), price_(std::move(price)), contact_{request.email, request.name},
           style_(std::move(style)), style_name_(digest_of(style_)), redirect_(settings.redirect || request.is_form()),
-          services_(services), settings_(settings), until_ms_(services.reactor.now_ms() + k_patience_ms) {}
+          services_(services), settings_(settings), until_ms_(until_ms) {}
 
     Task<Response> run() {
         for (int round = 0; round < k_rounds; ++round) {
@@ -185,8 +185,11 @@ private:
             co_return std::nullopt;
         }
         const auto seen = read_checkout(reply.json.get());
-        if (!reply || !seen) {
+        if (!reply) {
             co_return stripe_problem(reply);
+        }
+        if (!seen) {
+            co_return stripe_problem(refused_reply(Refusal::unreadable));
         }
         co_return co_await close(seen.value());
     }
@@ -237,13 +240,14 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     if (price.outcome != PriceAnswer::Outcome::ok) {
         co_return not_for_sale(price.outcome);
     }
+    const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
     Turn turn = co_await services.turns.take(request.account);
-    if (!turn) {
+    if (!turn || services.reactor.now_ms() >= until_ms) {
         co_return busy();
     }
     ReturnPages pages = return_pages(input.text({"returnUrl"}), request.origin, settings.pages);
     CheckoutStyle style{settings.checkout, settings.metadata, std::move(pages)};
-    Checkout way{request, price.price, std::move(style), services, settings};
+    Checkout way{request, price.price, std::move(style), until_ms, services, settings};
     co_return co_await way.run();
 }
 

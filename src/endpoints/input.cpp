@@ -35,6 +35,8 @@ std::optional<std::string> unescape(std::string_view text) {
     return result;
 }
 
+constexpr std::size_t k_most_members = 100; // each is compared with all before it
+
 std::optional<Members> read_form(std::string_view text) {
     Members members;
     while (!text.empty()) {
@@ -42,6 +44,9 @@ std::optional<Members> read_form(std::string_view text) {
         text.remove_prefix(std::min(part.size() + 1, text.size()));
         if (part.empty()) {
             continue;
+        }
+        if (members.size() == k_most_members) {
+            return std::nullopt;
         }
         const auto equals = std::min(part.find('='), part.size());
         const auto name = unescape(part.substr(0, equals));

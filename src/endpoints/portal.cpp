@@ -11,7 +11,7 @@ namespace billing {
 
 namespace {
 
-constexpr std::int64_t k_patience_ms = 12'000;
+constexpr std::int64_t k_patience_ms = 12'000; // for all calls together
 
 Response no_customer() {
     return problem(404, "NO_CUSTOMER", "No customer", "This account has bought nothing yet; begin with a checkout");
@@ -32,7 +32,8 @@ Task<CheckoutStore::CustomerStart> begin(const Request& request, Services& servi
     co_return start;
 }
 
-Task<MadeCustomer> find_or_make(const Request& request, Services& services, const EndpointSettings& settings) {
+Task<MadeCustomer> find_or_make(const Request& request, Services& services, const EndpointSettings& settings,
+                                std::int64_t until_ms) {
     using Outcome = CheckoutStore::CustomerStart::Outcome;
     MadeCustomer made;
     CheckoutStore::CustomerStart start = co_await begin(request, services, settings);
@@ -43,7 +44,6 @@ Task<MadeCustomer> find_or_make(const Request& request, Services& services, cons
     } else if (!start.id.empty()) {
         made.id = std::move(start.id);
     } else {
-        const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
         made = co_await make_customer(request.account, std::move(start.plan), settings.metadata.account, services,
                                       until_ms);
     }
@@ -64,14 +64,15 @@ Task<MadeCustomer> find(const Request& request, Services& services) {
 
 // What Stripe says of the call. Each click is an intent of its own: the address is good for a few minutes and one
 // visit.
-Task<StripeReply> ask(std::string customer, std::string back, Services& services, const EndpointSettings& settings) {
+Task<StripeReply> ask(std::string customer, std::string back, Services& services, const EndpointSettings& settings,
+                      std::int64_t until_ms) {
     Form form;
     form.add("customer", customer).add("return_url", back);
     if (!settings.portal_configuration.empty()) {
         form.add("configuration", settings.portal_configuration);
     }
     const std::string key = one_time_key("portal");
-    co_return co_await services.stripe.post("/v1/billing_portal/sessions", std::move(form), key);
+    co_return co_await services.stripe.post("/v1/billing_portal/sessions", std::move(form), key, until_ms);
 }
 
 Response answer(const StripeReply& reply, Services& services, bool redirect) {
@@ -90,7 +91,8 @@ Task<Response> open_portal(std::string customer, std::string back, Services& ser
     if (customer.empty()) {
         co_return no_customer();
     }
-    StripeReply reply = co_await ask(std::move(customer), std::move(back), services, settings);
+    const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
+    StripeReply reply = co_await ask(std::move(customer), std::move(back), services, settings, until_ms);
     co_return reply.refusal == Refusal::missing_customer ? no_customer() : answer(reply, services, redirect);
 }
 
@@ -104,17 +106,18 @@ Task<Response> portal(Request request, Services& services, const EndpointSetting
     }
     const ReturnPages pages = return_pages(admission.input.text({"returnUrl"}), request.origin, settings.pages);
     const bool redirect = settings.redirect || request.is_form();
+    const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
     MadeCustomer customer;
     for (int round = 0; round < 2; ++round) {
         if (settings.portal_makes_customer) {
-            customer = co_await find_or_make(request, services, settings);
+            customer = co_await find_or_make(request, services, settings, until_ms);
         } else {
             customer = co_await find(request, services);
         }
         if (customer.refusal) {
             co_return *customer.refusal;
         }
-        StripeReply reply = co_await ask(customer.id, pages.back, services, settings);
+        StripeReply reply = co_await ask(customer.id, pages.back, services, settings, until_ms);
         if (reply.refusal != Refusal::missing_customer) {
             co_return answer(reply, services, redirect);
         }

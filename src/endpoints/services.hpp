@@ -45,9 +45,11 @@ struct EndpointSettings {
     bool portal_makes_customer = false; // for who has bought nothing yet
     bool redirect = false;              // 303 for everybody, not only for forms
     bool create_accounts = true;        // for who has never been here
-    std::vector<std::string> roles;     // who may; empty: everybody who speaks for the account
-    bool role_of_member = false;        // from account_members, where the request has no role of its own
-    std::vector<std::string> secrets;   // of webhooks
+    // Who may, by the role that billing_role tells, and by that of account_members where it tells none; both empty:
+    // everybody who speaks for the account.
+    std::vector<std::string> roles;
+    std::vector<std::string> member_roles;
+    std::vector<std::string> secrets; // of webhooks
     std::int64_t tolerance_seconds = 300;
 };
 

@@ -27,17 +27,11 @@ const char* name_of(EndpointKind kind) noexcept {
 }
 
 // Empty where nothing says what a person's role is.
-std::vector<std::string> roles_of(const EndpointConf& conf) {
-    std::vector<std::string> roles;
-    for (const auto& source : {conf.role, conf.subject}) {
-        if (source) {
-            roles.insert(roles.end(), source->roles.begin(), source->roles.end());
-        }
+std::vector<std::string> roles_of(const std::optional<RoleSource>& source) {
+    if (!source) {
+        return {};
     }
-    if (roles.empty() && (conf.role || conf.subject)) {
-        roles.emplace_back("owner");
-    }
-    return roles;
+    return source->roles.empty() ? std::vector<std::string>{"owner"} : source->roles;
 }
 
 void warn(ngx_conf_t* cf, const ConfPlace& place, const char* what) {
@@ -68,8 +62,8 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
                         "\"" + name + "\" needs to know who asks; write \"billing_account $variable;\" beside it");
     }
     conf.settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
-    conf.settings.roles = roles_of(conf);
-    conf.settings.role_of_member = conf.subject.has_value();
+    conf.settings.roles = roles_of(conf.role);
+    conf.settings.member_roles = roles_of(conf.subject);
     conf.settings.pages.public_url = conf.public_url.value_or("");
     if (conf.kind == EndpointKind::upgrade) {
         return check_upgrade(cf, conf, main);

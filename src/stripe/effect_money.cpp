@@ -17,6 +17,21 @@ EventEffect of_charge(const char* kind, LookAt look, std::string charge, std::st
     return out;
 }
 
+// Of several items: which of them is the plan's, the catalog knows.
+void put_lines(const Json& into, const StripeInvoice& invoice) {
+    Json lines{json_array()};
+    for (const StripeInvoiceLine& line : invoice.lines) {
+        if (line.proration || !line.of_subscription || !line.period.end)
+            continue;
+        Json one{json_object()};
+        put_text(one, "price", line.price);
+        put_period(one, line.period);
+        json_array_append_new(lines.get(), one.release());
+    }
+    if (json_array_size(lines.get()) > 1)
+        json_object_set_new(into.get(), "lines", lines.release());
+}
+
 Result<EventEffect> invoice(const json_t* event, bool paid) {
     auto read = read_invoice(event_object(event));
     if (!read)
@@ -35,6 +50,7 @@ Result<EventEffect> invoice(const json_t* event, bool paid) {
         put_text(out.effect, "price", line->price);
         put_period(out.effect, line->period);
     }
+    put_lines(out.effect, one);
     put_number(out.effect, "amount", paid ? one.amount_paid : one.amount_due);
     put_text(out.effect, "currency", one.currency);
     put_text(out.effect, "payment_intent", one.payment_intent);

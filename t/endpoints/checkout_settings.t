@@ -32,6 +32,11 @@ END
         location = /roles/portal { billing_portal; }
     }
     location /owners/ { billing_role $role; location = /owners/checkout { billing_checkout; } }
+    location /both/ {
+        billing_role $role owner;
+        billing_subject $http_x_test_subject support;
+        location = /both/checkout { billing_checkout; }
+    }
     location /members/ {
         billing_subject $http_x_test_subject;
         location = /members/checkout { billing_checkout; }
@@ -156,6 +161,10 @@ subtest 'C3: who may' => sub {
     is answer_of(post('/members/checkout', 'acme', {plan => 'pro'})), '403 ROLE_REQUIRED', 'nobody';
     is answer_of(post('/members/checkout', 'other', {plan => 'pro'}, 'X-Test-Subject' => 'ann')), '403 ROLE_REQUIRED', "another account's owner";
     $world->sql(q{SELECT billing.member_set('acme', 'bob', 'owner'), billing.member_set('acme', 'ann', NULL)});
+    $world->sql(q{SELECT billing.member_set('acme', 'sue', 'support')});
+    is answer_of(post('/both/checkout', 'acme', {plan => 'pro'}, 'X-Test-Subject' => 'sue')), '200', "a member's role is enough where it is listed for members";
+    is answer_of(post('/both/checkout', 'acme role support', {plan => 'pro'}, 'X-Test-Subject' => 'sue')), '403 ROLE_REQUIRED', 'and not for who says it of himself';
+    is answer_of(post('/both/checkout', 'acme role owner', {plan => 'pro'})), '200', 'each list is its own';
     is answer_of(post('/members/checkout', 'acme', {plan => 'pro'}, 'X-Test-Subject' => 'bob')), '200', 'roles change at once';
     is answer_of(post('/members/checkout', 'acme', {plan => 'pro'}, 'X-Test-Subject' => 'ann')), '403 ROLE_REQUIRED', 'either way';
     is_deeply [$world->sql(q{SELECT before ->> 'role' AS was, after ->> 'role' AS is FROM billing.audit_log WHERE action = 'role.change' AND coalesce(before, after) ->> 'subject' IN ('ann', 'bob') ORDER BY id})],

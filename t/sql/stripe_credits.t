@@ -227,4 +227,17 @@ for my $k (1 .. $sequences) {
 is join("\n", sort keys %broken), '', "$sequences sequences of 30 steps (seed $seed): never more than the largest plan held "
     . 'and what was bought; the ledger sums up';
 ok !(grep { !$seen{$_} } qw(subscribe change cancel buy refund paid renew look)), 'of every kind' or diag explain \%seen;
+
+# Items with periods of their own: only the plan's renews the plan's credits.
+$w->account('i');
+$w->event('i', $sub, [su('i', 'pro')]);
+$w->event('i', { %{ invoice('i', 'subscription_cycle', 'addon', 40) }, invoice => 'in_i_usage' }, [su('i', 'pro')]);
+unlike ledger('i'), qr/refill/, 'W8: the invoice of another item refills nothing';
+is $w->value(q{SELECT count(period_end) FROM billing.invoices WHERE invoice_id = 'in_i_usage'}), 0, 'and says nothing of the period';
+my %both = (%{ invoice('i', 'subscription_cycle', 'addon', 30) }, invoice => 'in_i_both', lines => [
+    { price => 'price_addon', period_start => $T0 + 30 * $DAY, period_end => $T0 + 395 * $DAY },
+    { price => 'price_pro', period_start => $T0 + 30 * $DAY, period_end => $T0 + 60 * $DAY }]);
+$w->event('i', \%both, [su('i', 'pro', start => $T0 + 30 * $DAY)]);
+like ledger('i'), qr/^[^r]*refill:50:50$/, "W8: the plan's item beside a yearly one refills, once";
+is $w->value(q{SELECT billing.unix(period_end) FROM billing.invoices WHERE invoice_id = 'in_i_both'}), $T0 + 60 * $DAY, "with the plan's period";
 done_testing;

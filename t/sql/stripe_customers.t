@@ -123,4 +123,12 @@ link_($w, 'later', 'cus_later');
 ok !eval { $w->event('later', { kind => 'checkout_completed', session => 'cs_x', mode => 'subscription', customer => 'cus_z' },
     undef, customer => 'cus_z'); 1 }, 'a checkout never replaces a link';
 is $w->d->state, 'BI002', 'it is refused';
+
+# Somebody who paid slowly as a customer that is gone by now (W10).
+$w->account('o', unlinked => 1);
+$w->d->do(q{SELECT * FROM billing.customer_link('o', 'cus_o1')});
+is $w->value(q{SELECT billing.customer_unlink('o', 'cus_o1')}), 'unlinked', 'a customer is gone';
+$w->d->do(q{SELECT * FROM billing.customer_link('o', 'cus_o2')});
+like ticket('cus_o1', 'o'), qr/^o cus_o2 \d+$/, 'what was begun with it is still the account of that time';
+like ticket('cus_o3', 'o'), qr/conflict/, 'and nothing else is';
 done_testing;

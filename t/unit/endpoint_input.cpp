@@ -62,5 +62,17 @@ TEST(EndpointInput, WhatIsNotWellFormedIsRefused) { // A37
     EXPECT_EQ(plan_of(json("{}", "plan=%")), "refused");
 }
 
+TEST(EndpointInput, AFormOfManyNamesIsRefused) { // A37: no client keeps a worker busy
+    const auto of = [](int count) {
+        std::string text = "plan=pro";
+        for (int index = 1; index < count; ++index) {
+            text += "&x" + std::to_string(index);
+        }
+        return plan_of(form(text));
+    };
+    EXPECT_EQ(of(100), "pro");
+    EXPECT_EQ(of(101), "refused");
+}
+
 } // namespace
 } // namespace billing
