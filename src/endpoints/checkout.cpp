@@ -104,7 +104,7 @@ private:
 
     Task<Response> send_to_portal() {
         if (redirect_) {
-            co_return co_await open_portal(start_.customer, style_.pages.back, services_, settings_, true);
+            co_return co_await open_portal(start_.customer, style_.pages.back, services_, settings_, true, until_ms_);
         }
         const Json body = problem_members(409, "ALREADY_SUBSCRIBED", "Already subscribed",
                                           "This account has a subscription; change it in the portal");

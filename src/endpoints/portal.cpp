@@ -87,11 +87,10 @@ Response answer(const StripeReply& reply, Services& services, bool redirect) {
 } // namespace
 
 Task<Response> open_portal(std::string customer, std::string back, Services& services, const EndpointSettings& settings,
-                           bool redirect) {
+                           bool redirect, std::int64_t until_ms) {
     if (customer.empty()) {
         co_return no_customer();
     }
-    const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
     StripeReply reply = co_await ask(std::move(customer), std::move(back), services, settings, until_ms);
     co_return reply.refusal == Refusal::missing_customer ? no_customer() : answer(reply, services, redirect);
 }
