@@ -106,15 +106,13 @@ Json charge_facts(const StripeCharge& charge) {
     put_number(out, "amount", charge.amount);
     put_text(out, "currency", charge.currency);
     Json refunds{json_array()};
-    const auto add = [&refunds](std::string_view id, std::int64_t amount, std::string_view status) {
+    for (const StripeRefund& refund : charge.refunds) {
         Json one{json_object()};
-        put_text(one, "id", id);
-        put_number(one, "amount", amount);
-        put_text(one, "status", status);
+        put_text(one, "id", refund.id);
+        put_number(one, "amount", refund.amount);
+        put_text(one, "status", refund.status);
         json_array_append_new(refunds.get(), one.release());
-    };
-    for (const StripeRefund& refund : charge.refunds)
-        add(refund.id, refund.amount, refund.status);
+    }
     json_object_set_new(out.get(), "refunds", refunds.release());
     return out;
 }

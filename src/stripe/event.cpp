@@ -198,7 +198,7 @@ const json_t* event_previous(const json_t* event) noexcept {
     return json_is_object(previous) ? previous : nullptr;
 }
 
-void rename_account(const json_t* event, const std::string& name) noexcept {
+void rename_account(json_t* event, const std::string& name) noexcept {
     json_t* const metadata = json_object_get(event_object(event), "metadata");
     if (json_t* const account = json_object_get(metadata, name.c_str()); account != nullptr && name != "account") {
         json_object_set(metadata, "account", account);

@@ -53,6 +53,6 @@ const json_t* event_previous(const json_t* event) noexcept;
 
 // The object's metadata has the account under `name`, which the operator chose; from here on also as "account", as all
 // readers know it. One that has nothing there stays as it is: it may have been begun before the name was chosen.
-void rename_account(const json_t* event, const std::string& name) noexcept;
+void rename_account(json_t* event, const std::string& name) noexcept;
 
 } // namespace billing
