@@ -3,6 +3,7 @@
 # By the command, and by the hosts themselves, one at a time. W12, O6, S11.
 use v5.36;
 use Billing::Test;
+use Billing::Journey qw(everything);
 use JSON::PP ();
 
 my $world = world(hosts => 2, stripe => 1, locations => 'billing on; billing_account $user; location / { proxy_pass http://app; }
@@ -23,16 +24,6 @@ sub state_of($id) { join ' ', @{$world->account($id)}{qw(plan status)} }
 sub credits_of($id) { $world->account($id)->{credits}{logo}{remaining} }
 sub names($list, $key) { [map { $_->{$key} } @$list] }
 
-# Everything that there is but tickets and the hosts' own rows.
-sub everything() {
-    return ($world->sql(q{SELECT (SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM billing.audit_log l) AS audit,
-        (SELECT count(*) FROM billing.outbox) AS outbox, (SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM billing.credit_ledger l) AS ledger,
-        (SELECT jsonb_agg(b ORDER BY b) FROM billing.credit_balances b) AS balances,
-        (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.event_id) FROM billing.webhook_events e) AS events,
-        (SELECT jsonb_agg(to_jsonb(a) - 'fetch_seq' - 'applied_seq' ORDER BY a.id) FROM billing.accounts a) AS accounts,
-        (SELECT jsonb_agg(to_jsonb(s) ORDER BY s) FROM billing.subscriptions s) AS subscriptions}))[0];
-}
-
 my %customer;
 sub customer($account) {
     $customer{$account} = $stripe->api(POST => '/v1/customers', {name => $account})->json->{id};
@@ -48,11 +39,11 @@ settled();
 is_deeply [map { state_of($_) } qw(ann bob)], [('starter active') x 2], 'two accounts, told of by events';
 
 subtest 'all is well' => sub {
-    my $before = everything();
+    my $before = everything($world);
     my $found = reconcile();
     is_deeply [@$found{qw(missed drifted failed unlinked)}], [[], [], 0, 0], 'W12: nothing is found';
     cmp_ok $found->{events}, '>=', 4, 'in the events that there are';
-    is_deeply everything(), $before, 'and nothing is written';
+    is_deeply everything($world), $before, 'and nothing is written';
 };
 
 subtest 'events that were lost' => sub {
@@ -65,12 +56,12 @@ subtest 'events that were lost' => sub {
     my $lost = subscribe('cid', 'price_pro_monthly');
     is_deeply [map { state_of($_) } qw(ann cid)], ['starter active', 'free active'], 'nobody knows';
 
-    my $before = everything();
+    my $before = everything($world);
     my $dry = reconcile('--dry-run');
     my %types = map { $_ => 1 } names($dry->{missed}, 'type')->@*;
     ok $types{'customer.subscription.updated'} && $types{'customer.subscription.created'} && $types{'invoice.paid'}, 'W12: --dry-run names the events';
     is_deeply [sort map { "$_->{account} $_->{plan_before} $_->{plan}" } $dry->{drifted}->@*], ['ann starter pro', 'cid free pro'], 'and what would come of it';
-    is_deeply everything(), $before, 'and changes nothing';
+    is_deeply everything($world), $before, 'and changes nothing';
     like $world->must('reconcile', @stripe, '--dry-run'), qr/^account cid \(cus_\w+\): free \(active\) -> pro \(active\)\n  sub_\w+ .* nothing here, .* at Stripe\n(?:.*\n)*nothing was changed$/m,
         'in lines too';
 
@@ -79,10 +70,10 @@ subtest 'events that were lost' => sub {
     settled();
     is_deeply [map { state_of($_) } qw(ann cid)], [('pro active') x 2], 'W12: and applied, as if they had come';
     is credits_of('cid'), 50, 'with what belongs to the plan';
-    $before = everything();
+    $before = everything($world);
     $found = reconcile();
     is_deeply [@$found{qw(missed drifted failed)}], [[], [], 0], 'W12: a second run finds nothing';
-    is_deeply everything(), $before, 'and changes nothing';
+    is_deeply everything($world), $before, 'and changes nothing';
     $stripe->release;
     settled();
     is_deeply [map { $_->{n} } $world->sql(q{SELECT count(*) AS n FROM billing.credit_ledger WHERE action <> 'allocate'})], [0], 'when they come after all, nothing is given again';
@@ -108,9 +99,9 @@ subtest 'what was changed by hand' => sub {
         my ($what, $sql, $like) = @$case;
         my $credits = credits_of('bob');
         $world->sql($sql, $id);
-        my $before = everything();
+        my $before = everything($world);
         is_deeply names(reconcile('--dry-run')->{drifted}, 'account'), ['bob'], "W12: $what: told";
-        is_deeply everything(), $before, 'and left';
+        is_deeply everything($world), $before, 'and left';
         my $found = reconcile();
         my @lines = map { "$_->{what}: " . join ' ', ($_->{here} // 'nothing'), 'here,', ($_->{stripe} // 'nothing'), 'at Stripe' } $found->{drifted}[0]{drift}->@*;
         ok scalar(grep { $_ =~ $like } @lines), 'what it was' or diag "@lines" if $like;
@@ -182,13 +173,13 @@ subtest 'O6: the key' => sub {
 };
 
 subtest 'the key of another account' => sub {
-    my $before = everything();
+    my $before = everything($world);
     my $other = Billing::Stripe->new;
     local $ENV{STRIPE_SECRET_KEY} = $other->key;
     my $said = $world->command('reconcile', '--stripe-api', $other->url);
     is $said->{code}, 1, 'is noticed';
     like $said->{err}, qr/account ann: Stripe does not know its customer/, 'and told';
-    is_deeply everything(), $before, 'W12: nobody loses anything by it';
+    is_deeply everything($world), $before, 'W12: nobody loses anything by it';
     local $ENV{STRIPE_SECRET_KEY} = 'sk_test_wrong';
     $said = $world->command('reconcile', @stripe);
     is $said->{code}, 1, 'a key that Stripe does not know';
@@ -199,7 +190,7 @@ subtest 'the key of another account' => sub {
     is $said->{code}, 3, 'Stripe away';
     like $said->{err}, qr/no answer from Stripe/, 'is told';
     $stripe->open_port;
-    is_deeply everything(), $before, 'and nothing has changed';
+    is_deeply everything($world), $before, 'and nothing has changed';
 };
 
 # The hosts' own passes.

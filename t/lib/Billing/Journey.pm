@@ -6,7 +6,7 @@ use Exporter 'import';
 use Test::More ();
 use Time::HiRes qw(time);
 
-our @EXPORT_OK = qw(problem answer_of everywhere within_a_second);
+our @EXPORT_OK = qw(problem answer_of everywhere within_a_second everything);
 
 my %demo = (Authorization => 'Bearer demo-token');
 
@@ -47,6 +47,16 @@ sub within_a_second($world, $what, $wanted, $method, $path, %headers) {
     Test::More::ok($done && $took < 1 * patience(), sprintf '%s: %s everywhere within a second (took %.3f s)', $what, $wanted, $took)
         or Test::More::diag(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
     return;
+}
+
+# Everything that there is but tickets and the hosts' own rows.
+sub everything($world) {
+    return ($world->sql(q{SELECT (SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM billing.audit_log l) AS audit,
+        (SELECT count(*) FROM billing.outbox) AS outbox, (SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM billing.credit_ledger l) AS ledger,
+        (SELECT jsonb_agg(b ORDER BY b) FROM billing.credit_balances b) AS balances,
+        (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.event_id) FROM billing.webhook_events e) AS events,
+        (SELECT jsonb_agg(to_jsonb(a) - 'fetch_seq' - 'applied_seq' ORDER BY a.id) FROM billing.accounts a) AS accounts,
+        (SELECT jsonb_agg(to_jsonb(s) ORDER BY s) FROM billing.subscriptions s) AS subscriptions}))[0];
 }
 
 1;
