@@ -1,5 +1,5 @@
-// What `nginx -t` warns of: other modules' directives that answer before the gate, or ask it before anybody is known.
-// Called in the master when the configuration is read.
+// What `nginx -t` warns of: other modules' directives that answer before the gate, or ask it before anybody is known,
+// and settings that a binary upgrade would not find. Called in the master when the configuration is read.
 #pragma once
 
 #include "nginx/ngx.hpp"

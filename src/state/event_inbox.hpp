@@ -1,5 +1,6 @@
-// Stripe's events in PostgreSQL: stored by the webhook endpoint of any worker; claimed, given their effect and marked
-// by the inbox job. Every statement about them is here, one coroutine for each SQL function.
+// Stripe's events in PostgreSQL: claimed, given their effect and marked by the inbox job; and stored one by one by the
+// pass that looks for those which never came. What the webhook endpoint stores goes through batched_intake. One
+// coroutine for each SQL function.
 #pragma once
 
 #include "async/complaint.hpp"
