@@ -23,9 +23,9 @@ Result<std::string> look_up(const std::string& host, const char* what) {
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
     const int rc = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
-    if (rc != 0)
-        return Error{std::string(what) + ": cannot resolve host \"" + host + "\": " + ::gai_strerror(rc)};
     const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> guard(found, &::freeaddrinfo);
+    if (rc != 0 || !found)
+        return Error{std::string(what) + ": cannot resolve host \"" + host + "\": " + ::gai_strerror(rc)};
     const addrinfo* best = found;
     for (const addrinfo* one = found; one; one = one->ai_next) {
         if (one->ai_family == AF_INET) {
