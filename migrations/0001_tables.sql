@@ -97,10 +97,15 @@ CREATE TABLE billing.credit_types (
     credit_key billing.catalog_key NOT NULL UNIQUE
 );
 
+-- overage: whether units beyond the balance may be taken, to be paid afterwards: never, unless the account has switched it
+-- off, or always; at overage_amount (in the currency's smallest unit) each, up to overage_cap of them in a period.
 CREATE TABLE billing.plan_credits (
-    plan_no   smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
-    credit_no smallint NOT NULL REFERENCES billing.credit_types,
-    quantity  bigint NOT NULL CHECK (quantity >= 0),
+    plan_no        smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    credit_no      smallint NOT NULL REFERENCES billing.credit_types,
+    quantity       bigint NOT NULL CHECK (quantity >= 0),
+    overage        text NOT NULL DEFAULT 'none' CHECK (overage IN ('none', 'opt_in', 'always')),
+    overage_amount numeric(20, 6) CHECK (overage_amount >= 0),
+    overage_cap    bigint CHECK (overage_cap >= 0),
     PRIMARY KEY (plan_no, credit_no)
 );
 
