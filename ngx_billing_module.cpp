@@ -70,6 +70,7 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature), // NAME... [match=all|any]
     level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE123, set_quota), // NAME [cost=N|$variable] [window=NAME]
     level_directive(ngx_string("billing_rate"), NGX_CONF_TAKE12, set_rate),    // NAME [hosts=N]
+    level_directive(ngx_string("billing_credits"), NGX_CONF_TAKE23, set_credits), // TYPE N|$variable [hold=TIME]
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 

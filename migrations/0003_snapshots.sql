@@ -101,6 +101,8 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
             || coalesce('","length":' || length || '}', '"}'), ',' ORDER BY limit_no) FROM limits), '')
         || '},"rates":{' || coalesce((SELECT string_agg('"' || rate_key || '":' || rate_no, ',' ORDER BY rate_no)
             FROM rates), '')
+        || '},"credits":{' || coalesce((SELECT string_agg('"' || credit_key || '":' || credit_no, ',' ORDER BY credit_no)
+            FROM credit_types), '')
         || '},"plans":[' || coalesce((SELECT string_agg('{"no":' || p.plan_no || ',"key":"' || p.plan_key || '","name":'
             || to_json(p.display_name)::text || ',"rank":' || p.rank || ',"free":' || p.is_free::text
             || ',"features":[' || coalesce((SELECT string_agg(f.feature_no::text, ',' ORDER BY f.feature_no)
@@ -109,6 +111,8 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
                 ',' ORDER BY l.limit_no) FROM plan_limits l WHERE l.plan_no = p.plan_no), '')
             || '},"rates":{' || coalesce((SELECT string_agg('"' || r.rate_no || '":[' || r.requests || ',' || r.seconds || ']',
                 ',' ORDER BY r.rate_no) FROM plan_rates r WHERE r.plan_no = p.plan_no), '')
+            || '},"credits":{' || coalesce((SELECT string_agg('"' || c.credit_no || '":' || c.quantity, ',' ORDER BY c.credit_no)
+                FROM plan_credits c WHERE c.plan_no = p.plan_no), '')
             || '},"attributes":' || p.attributes::text
             || '}', ',' ORDER BY p.plan_no) FROM plans p), '')
         || ']}'

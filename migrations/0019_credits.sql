@@ -302,15 +302,13 @@ DECLARE
     v_taken bigint := (SELECT -sum(l.quantity) FROM credit_ledger l
         WHERE l.account_id = p_account_id AND l.idem_key IN ('take:' || v_key, 'over:' || v_key));
 BEGIN
-    IF v_taken IS NULL THEN
-        RETURN 0;
-    ELSIF p_held THEN
+    IF p_held THEN
         PERFORM credit_give_back(p_account_id, p_credit_no, p_name, p_keep, 'settled');
-        RETURN greatest(0, p_keep - v_taken);
+    ELSIF EXISTS (SELECT FROM credit_ledger l WHERE l.account_id = p_account_id AND l.idem_key = 'back:' || v_key
+                      AND l.reason = 'not decided in time') THEN
+        RETURN coalesce(p_keep, v_taken);
     END IF;
-    RETURN CASE WHEN EXISTS (SELECT FROM credit_ledger l WHERE l.account_id = p_account_id AND l.idem_key = 'back:' || v_key
-                                 AND l.reason = 'not decided in time')
-                THEN coalesce(p_keep, v_taken) ELSE 0 END;
+    RETURN coalesce(greatest(0, p_keep - v_taken), 0); -- also when asked again: credits_late takes it once
 END $$;
 
 CREATE FUNCTION billing.credits_late(names text[], account_ids bigint[], credit_nos smallint[], units bigint[]) RETURNS void

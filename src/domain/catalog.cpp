@@ -49,6 +49,20 @@ bool read_plan_rates(const json_t* source, Plan& plan) {
     return true;
 }
 
+// {"0": 20}
+bool read_plan_credits(const json_t* source, Plan& plan) {
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(const_cast<json_t*>(source), key, value) {
+        const auto no = number_of(key, k_max_credits);
+        if (!no || !json_is_integer(value) || json_integer_value(value) < 0) {
+            return false;
+        }
+        plan.credits[*no] = json_integer_value(value);
+    }
+    return true;
+}
+
 // What can be none is passed over: somebody's SQL must not take the catalog from the hosts.
 void read_plan_attributes(const json_t* source, Plan& plan) {
     const char* key = nullptr;
@@ -83,7 +97,8 @@ std::optional<Plan> read_plan(const json_t* source) {
         plan.features.set(static_cast<std::size_t>(number));
     }
     if (!read_plan_limits(json_object_get(source, "limits"), plan) ||
-        !read_plan_rates(json_object_get(source, "rates"), plan)) {
+        !read_plan_rates(json_object_get(source, "rates"), plan) ||
+        !read_plan_credits(json_object_get(source, "credits"), plan)) {
         return std::nullopt;
     }
     read_plan_attributes(json_object_get(source, "attributes"), plan);
@@ -99,6 +114,21 @@ std::optional<Limit> read_limit(const char* key, const json_t* source) {
         return std::nullopt;
     }
     return Limit{static_cast<std::uint8_t>(*no), key, *period, length};
+}
+
+// {"logo": 0}: what has nothing but a name and a number. The name of one without a number, or "".
+template <class Named>
+std::string read_named(const json_t* source, std::size_t most, std::vector<Named>& all) {
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(const_cast<json_t*>(source), key, value) {
+        const auto number = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (number < 0 || number >= static_cast<json_int_t>(most)) {
+            return key;
+        }
+        all.push_back({static_cast<std::uint8_t>(number), key});
+    }
+    return "";
 }
 
 } // namespace
@@ -159,12 +189,12 @@ Result<Catalog> Catalog::read(std::string_view document) {
         }
         catalog.limits_.push_back(std::move(*limit));
     }
-    json_object_foreach(json_object_get(root, "rates"), key, value) {
-        const auto number = json_is_integer(value) ? json_integer_value(value) : -1;
-        if (number < 0 || number >= static_cast<json_int_t>(k_max_rates)) {
-            return Error{std::string{"catalog document: rate "} + key + " has no number"};
-        }
-        catalog.rates_.push_back({static_cast<std::uint8_t>(number), key});
+    if (auto nameless = read_named(json_object_get(root, "rates"), k_max_rates, catalog.rates_); !nameless.empty()) {
+        return Error{"catalog document: rate " + nameless + " has no number"};
+    }
+    if (auto nameless = read_named(json_object_get(root, "credits"), k_max_credits, catalog.credits_);
+        !nameless.empty()) {
+        return Error{"catalog document: credit " + nameless + " has no number"};
     }
     std::size_t index = 0;
     json_array_foreach(json_object_get(root, "plans"), index, value) {
@@ -199,6 +229,12 @@ const Limit* Catalog::limit(std::string_view key) const noexcept {
 const Rate* Catalog::rate(std::string_view key) const noexcept {
     const auto found = std::find_if(rates_.begin(), rates_.end(), [key](const Rate& rate) { return rate.key == key; });
     return found == rates_.end() ? nullptr : &*found;
+}
+
+const Credit* Catalog::credit(std::string_view key) const noexcept {
+    const auto found =
+        std::find_if(credits_.begin(), credits_.end(), [key](const Credit& credit) { return credit.key == key; });
+    return found == credits_.end() ? nullptr : &*found;
 }
 
 std::optional<std::size_t> Catalog::feature(std::string_view key) const noexcept {

@@ -20,6 +20,7 @@ inline constexpr std::size_t k_max_features = 128;
 inline constexpr std::size_t k_max_limits = 64;
 inline constexpr std::size_t k_max_plans = 256; // number 0 is no plan
 inline constexpr std::size_t k_max_rates = 64;
+inline constexpr std::size_t k_max_credits = 64;
 
 using FeatureSet = std::bitset<k_max_features>;
 
@@ -32,6 +33,12 @@ struct Limit {
 
 // A name for each plan's rate.
 struct Rate {
+    std::uint8_t no = 0;
+    std::string key;
+};
+
+// A type of credits.
+struct Credit {
     std::uint8_t no = 0;
     std::string key;
 };
@@ -57,8 +64,9 @@ struct Plan {
     int rank = 0;
     bool free = false;
     FeatureSet features;
-    std::map<std::uint8_t, Allowance> limits; // by limit number; absent = none
-    std::map<std::uint8_t, RateAmount> rates; // by rate number; absent = no limit
+    std::map<std::uint8_t, Allowance> limits;     // by limit number; absent = none
+    std::map<std::uint8_t, RateAmount> rates;     // by rate number; absent = no limit
+    std::map<std::uint8_t, std::int64_t> credits; // units for each period by type; absent = none
     std::map<std::string, std::string, std::less<>> attributes;
 
     Allowance allowance(std::uint8_t limit_no) const;
@@ -83,6 +91,7 @@ public:
     const Plan* plan(std::string_view key) const noexcept;
     const Limit* limit(std::string_view key) const noexcept;
     const Rate* rate(std::string_view key) const noexcept;
+    const Credit* credit(std::string_view key) const noexcept;
     std::optional<std::size_t> feature(std::string_view key) const noexcept;
     // Their numbers, by name.
     const std::map<std::string, std::size_t, std::less<>>& features() const noexcept { return features_; }
@@ -93,6 +102,7 @@ private:
     std::vector<Plan> plans_;
     std::vector<Limit> limits_;
     std::vector<Rate> rates_;
+    std::vector<Credit> credits_;
     std::map<std::string, std::size_t, std::less<>> features_;
 };
 

@@ -29,6 +29,7 @@ constexpr std::array k_denied = {
     Reading{Counter::denied_feature, "feature"},
     Reading{Counter::denied_limit, "limit"},
     Reading{Counter::denied_rate, "rate"},
+    Reading{Counter::denied_credits, "credits"},
     Reading{Counter::denied_unavailable, "unavailable"},
 };
 constexpr std::array k_webhooks = {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gate/rules.hpp"
+#include "state/credit_takings.hpp"
 #include "state/table.hpp"
 
 #include <cstdint>
@@ -16,6 +17,32 @@ struct Taking {
     std::int64_t period;
     std::uint32_t cost;
     std::uint8_t limit_no;
+    std::uint8_t decision; // of the request's several; those that wait for credits have a number of their own
+};
+
+// Units of credits that a request has taken, or asks for at present.
+struct CreditTaking {
+    std::uint64_t account_id = 0;
+    std::uint32_t units = 0;
+    std::uint8_t credit_no = 0;
+    TakingName name; // shared by all types of one decision
+};
+
+struct CreditCharge {
+    CreditTaking* takings = nullptr;
+    std::uint32_t count = 0;
+    std::uint32_t room = 0;
+    std::uint8_t decisions = 0; // that waited for them
+
+    // Units of this type that the account has paid already in this request.
+    std::uint32_t paid(std::uint64_t account_id, std::uint8_t credit_no) const noexcept {
+        std::uint32_t sum = 0;
+        for (std::uint32_t index = 0; index < count; ++index) {
+            const CreditTaking& taking = takings[index];
+            sum += taking.account_id == account_id && taking.credit_no == credit_no ? taking.units : 0;
+        }
+        return sum;
+    }
 };
 
 // The most that one request can pay, together with the targets of its redirects and subrequests.
@@ -24,7 +51,8 @@ inline constexpr std::uint32_t k_most_takings = k_max_quotas * 4;
 struct Charge {
     Taking* takings = nullptr;
     std::uint32_t count = 0;
-    std::uint32_t room = 0; // for so many; who asks the gate has made room for the location's quotas
+    std::uint32_t room = 0;          // for so many; who asks the gate has made room for the location's quotas
+    CreditCharge* credits = nullptr; // where a location takes some
 
     // A rate that has let the request pass: a taking that costs nothing and is not given back.
     bool has_passed(std::uint64_t account_id, std::uint8_t rate_no) const noexcept {
@@ -35,6 +63,8 @@ struct Charge {
         }
         return false;
     }
+
+    std::uint32_t credits_room() const noexcept { return credits == nullptr ? 0 : credits->room; }
 
     // Units of all quotas.
     std::uint64_t sum() const noexcept {

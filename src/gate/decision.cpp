@@ -27,6 +27,7 @@ constexpr std::array<Face, k_reasons> k_faces = {{
     {403, "FEATURE_NOT_IN_PLAN"},
     {402, "LIMIT"},
     {429, "RATE"},
+    {402, "INSUFFICIENT_CREDITS"},
     {503, "BILLING_UNAVAILABLE"},
 }};
 

@@ -26,9 +26,10 @@ enum class Reason : std::uint8_t {
     feature_missing,       // 403
     limit_reached,         // 402
     rate_exceeded,         // 429
+    credits_short,         // 402
     unavailable,           // 503: neither cache nor database can tell
 };
-inline constexpr std::size_t k_reasons = 16;
+inline constexpr std::size_t k_reasons = 17;
 
 // Where the facts came from.
 enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
@@ -37,7 +38,7 @@ enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
 struct Meter {
     bool metered = false;
     bool unlimited = false;
-    std::uint8_t quota = 0; // index among the location's quotas, or, where one refuses, its rates
+    std::uint8_t quota = 0; // index among the location's quotas, or, where one refuses, its rates or credits
     std::uint64_t limit = 0;
     std::uint64_t remaining = 0;
     std::int64_t reset = 0; // 0 = never, or not known

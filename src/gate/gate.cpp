@@ -15,9 +15,9 @@ constexpr std::uint64_t k_fresh_ms = 5000;
 } // namespace
 
 Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
-           std::vector<const Rules*> rules)
-    : reactor_(reactor), table_(table), catalogs_(catalogs), accounts_(accounts), funding_(funding),
-      rules_(std::move(rules)) {}
+           CreditTakings& credits, CreditVerdicts& verdicts, std::vector<const Rules*> rules)
+    : reactor_(reactor), table_(table), catalogs_(catalogs), accounts_(accounts), funding_(funding), credits_(credits),
+      verdicts_(verdicts), rules_(std::move(rules)) {}
 
 // Several functions for the reader, one for the processor.
 [[gnu::flatten]] bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
@@ -47,6 +47,9 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
         return true;
     }
     const bool plain = rules.takes() == Takes::plain && !seen.view.calendar.zoned();
+    if (!plain && rules.takes() == Takes::durable) {
+        return false;
+    }
     switch (plain ? spend(seen, rules, ask, decision, charge) : spend_special(seen, rules, ask, decision, charge)) {
     case Spend::taken:
         return true;
@@ -59,7 +62,12 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
     return false;
 }
 
-void Gate::refund(Charge& charge) noexcept { undo(charge, 0); }
+void Gate::refund(Charge& charge) noexcept {
+    undo(charge, 0);
+    tell_credits(charge, 0);
+}
+
+void Gate::commit(Charge& charge) noexcept { tell_credits(charge, std::nullopt); }
 
 bool Gate::look(const Ask& ask, AccountKey key, Seen& seen) const noexcept {
     if (!table_.find(key, seen.view)) {
@@ -172,7 +180,7 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
             }
             return result;
         }
-        charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota->limit_no};
+        charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota->limit_no, 0};
         if (index == 0) {
             measure(seen, rules, ask, index, outcome.remaining, decision.meter);
         }
@@ -255,8 +263,8 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
             return Spend::short_of_tokens;
         }
         if (charge.count < charge.room) {
-            charge.takings[charge.count++] = {seen.view.ref, seen.view.id, 0, 0,
-                                              static_cast<std::uint8_t>(k_rate_slots + rate.rate_no)};
+            charge.takings[charge.count++] = {
+                seen.view.ref, seen.view.id, 0, 0, static_cast<std::uint8_t>(k_rate_slots + rate.rate_no), 0};
         }
     }
     return Spend::taken;
@@ -295,11 +303,22 @@ void Gate::measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask
 // Gives back all takings but the first `keep`.
 [[gnu::noinline]] void Gate::undo(Charge& charge, std::uint32_t keep) noexcept {
     while (charge.count > keep) {
-        const Taking& taking = charge.takings[--charge.count];
-        if (taking.cost != 0 && !table_.refund(taking.record, taking.limit_no, taking.period, taking.cost)) {
-            const std::int64_t cost = taking.cost;
-            table_.add_usage(taking.account_id, taking.limit_no, taking.period, -cost, cost);
-        }
+        give_back(charge.takings[--charge.count]);
+    }
+}
+
+void Gate::give_back(const Taking& taking) noexcept {
+    if (taking.cost != 0 && !table_.refund(taking.record, taking.limit_no, taking.period, taking.cost)) {
+        const std::int64_t cost = taking.cost;
+        table_.add_usage(taking.account_id, taking.limit_no, taking.period, -cost, cost);
+    }
+}
+
+void Gate::tell_credits(Charge& charge, std::optional<std::uint64_t> keep) noexcept {
+    while (charge.credits != nullptr && charge.credits->count > 0) {
+        const CreditTaking& taking = charge.credits->takings[--charge.credits->count];
+        verdicts_.tell({taking.name, taking.account_id, taking.credit_no, keep});
+        table_.count(keep ? Counter::credits_given_back : Counter::credits_committed);
     }
 }
 

@@ -1,6 +1,6 @@
 // The gate of one worker. decide() answers from shared memory at once; where that does not hold what is needed,
-// resolve() asks Redis and PostgreSQL; refund() gives back what a failed request took. Called by nginx/gate_handler in
-// the worker.
+// resolve() asks Redis and PostgreSQL; commit() and refund() say how the request ended, which pays for what it took.
+// Called by nginx/gate_handler in the worker.
 #pragma once
 
 #include "async/task.hpp"
@@ -10,6 +10,8 @@
 #include "gate/rules.hpp"
 #include "state/account_store.hpp"
 #include "state/catalog_holder.hpp"
+#include "state/credit_takings.hpp"
+#include "state/credit_verdicts.hpp"
 #include "state/quota_funding.hpp"
 #include "state/table.hpp"
 
@@ -25,6 +27,7 @@ struct Ask {
     std::string_view account;         // for resolve(): valid_account_id() holds
     std::size_t rules_index = 0;      // among the rules given to the constructor
     Costs costs{};                    // one for each quota of the rules
+    CreditUnits credits{};            // one for each type of credits
     std::int64_t now = 0;             // unix seconds
     std::uint64_t now_ms = 0;         // monotonic
     bool counts = true;               // false: nginx's own work, which uses up no rate
@@ -38,7 +41,7 @@ class Gate {
 public:
     // `rules` in the order of Ask::rules_index. All references outlive the gate.
     Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
-         std::vector<const Rules*> rules);
+         CreditTakings& credits, CreditVerdicts& verdicts, std::vector<const Rules*> rules);
 
     // Lock-free, allocates nothing, does no I/O (but for the first request after a catalog change, which binds the
     // rules anew). `decision` is a new one. False: shared memory cannot tell; go on with resolve().
@@ -49,6 +52,9 @@ public:
 
     // Gives back all of the charge. Later calls do nothing.
     void refund(Charge& charge) noexcept;
+
+    // The charge is paid. Later calls do nothing.
+    void commit(Charge& charge) noexcept;
 
     // What the facts of an account say to the rules, quotas apart, in the fixed order. Pure; of `ask` it reads the time
     // and whether something is written.
@@ -107,9 +113,17 @@ private:
                      Charge& charge) noexcept;
     void provide_rates(const BoundRules& rules, AccountKey key, Seen& seen) noexcept;
     void undo(Charge& charge, std::uint32_t keep) noexcept;
+    void give_back(const Taking& taking) noexcept;
+    void undo_decision(Charge& charge, std::uint8_t number) noexcept;
+    void forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept;
+    void tell_credits(Charge& charge, std::optional<std::uint64_t> keep) noexcept;
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);
-    Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge);
+    Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge, std::uint8_t number);
+    Task<Decision> pay_credits(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number);
+    bool ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditTakings::Ask& asked);
+    Decision refuse_credits(const Ask& ask, const CreditTakings::Ask& asked, const CreditTakings::Answer& answer,
+                            const Seen& seen) const noexcept;
     std::size_t quota_of(const Ask& ask, std::uint8_t limit_no) const noexcept;
     void take_periods(const QuotaFunding::Ask& asked, const QuotaFunding::Answer& answer, const Ask& ask,
                       Seen& seen) const noexcept;
@@ -124,6 +138,8 @@ private:
     CatalogHolder& catalogs_;
     AccountStore& accounts_;
     QuotaFunding& funding_;
+    CreditTakings& credits_;
+    CreditVerdicts& verdicts_;
     std::vector<const Rules*> rules_;
     std::vector<BoundRules> bound_; // in the order of rules_, for the catalog of this stamp; empty while none is known
     std::uint64_t bound_stamp_ = 0;

@@ -32,6 +32,7 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Feature not in plan", "The current plan does not include this feature"},
     {"Limit reached", ""},
     {"Too many requests", "More requests in a short time than the plan allows"},
+    {"Insufficient credits", ""},
     {"Billing unavailable", "The account's state cannot be read at the moment"},
 }};
 
@@ -136,12 +137,34 @@ const Plan* plan_that_would_do(const Decision& decision, const BoundRules& bound
             }
             continue;
         }
+        if (decision.reason == Reason::credits_short) {
+            const auto& units = bound.credits()[decision.meter.quota].by_plan;
+            if (units[no] > units[decision.plan_no] && units[no] >= decision.meter.cost) {
+                return plan;
+            }
+            continue;
+        }
         if (decision.reason != Reason::limit_reached ||
             bound.quotas()[decision.meter.quota].by_plan[no] > decision.meter.limit) {
             return plan;
         }
     }
     return nullptr;
+}
+
+std::string credits_detail(const Meter& meter, std::string_view type) {
+    return std::to_string(meter.cost) + " " + std::string{type} + " credits needed, " +
+           std::to_string(meter.remaining) + " left";
+}
+
+void describe_credits(Body& body, const Meter& meter, const CreditRule& rule) {
+    body.text("creditType", rule.key);
+    body.number("remaining", meter.remaining);
+    body.number("required", meter.cost);
+    body.number("limit", meter.limit);
+    if (meter.reset > 0) {
+        body.plain("resetAt", iso_utc(meter.reset));
+    }
 }
 
 std::string limit_detail(const Meter& meter, std::string_view quota) {
@@ -207,12 +230,15 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
     const auto& words = k_words[static_cast<std::size_t>(decision.reason)];
     const bool limit = decision.reason == Reason::limit_reached;
     const bool rate = decision.reason == Reason::rate_exceeded;
+    const bool credits = decision.reason == Reason::credits_short;
     Body body;
-    body.plain("type", limit ? k_quota_exceeded : "about:blank");
+    body.plain("type", limit || credits ? k_quota_exceeded : "about:blank");
     body.plain("title", words.title);
     body.number("status", static_cast<std::uint64_t>(status));
     if (limit) {
         body.text("detail", limit_detail(decision.meter, rules.quotas[decision.meter.quota].name()));
+    } else if (credits) {
+        body.text("detail", credits_detail(decision.meter, rules.credits[decision.meter.quota].key));
     } else {
         body.plain("detail", words.detail);
     }
@@ -220,6 +246,9 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
     body.text("code", reason_code(decision, rules));
     if (limit) {
         describe_limit(body, decision.meter, rules.quotas[decision.meter.quota]);
+    }
+    if (credits) {
+        describe_credits(body, decision.meter, rules.credits[decision.meter.quota]);
     }
     if (rate) {
         body.text("rate", rules.rates[decision.meter.quota].key);
@@ -232,14 +261,15 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
         body.text("plan", held->key);
     }
     if (catalog != nullptr && bound != nullptr &&
-        (limit || rate || decision.reason == Reason::plan_required || decision.reason == Reason::feature_missing)) {
+        (limit || rate || credits || decision.reason == Reason::plan_required ||
+         decision.reason == Reason::feature_missing)) {
         const Plan* better = plan_that_would_do(decision, *bound, *catalog);
         body.flag("needsUpgrade", better != nullptr);
         if (better != nullptr) {
             body.text("requiredPlan", better->key);
-            if (!ways.upgrade.empty()) {
-                body.text("upgradeUrl", ways.upgrade);
-            }
+        }
+        if ((better != nullptr || credits) && !ways.upgrade.empty()) { // credits can be bought without another plan
+            body.text("upgradeUrl", ways.upgrade);
         }
     }
     if (owes(decision.reason) && !ways.portal.empty()) {

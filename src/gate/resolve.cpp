@@ -32,7 +32,15 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
         describe(seen, reason, ask, otherwise);
         co_return otherwise;
     }
-    co_return co_await pay(ask, key, seen, charge);
+    if (bound_[ask.rules_index].takes() != Takes::durable) {
+        co_return co_await pay(ask, key, seen, charge, 0);
+    }
+    const std::uint8_t number = ++charge.credits->decisions;
+    Decision decision = co_await pay(ask, key, seen, charge, number);
+    if (!decision.allows()) {
+        co_return decision;
+    }
+    co_return co_await pay_credits(ask, seen, decision, charge, number);
 }
 
 // Makes `seen` hold facts that may decide this request. False: `otherwise` is the decision.
@@ -70,13 +78,17 @@ Task<bool> Gate::bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise)
 }
 
 // Takes the costs, asking PostgreSQL for tokens as long as shared memory falls short.
-Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge) {
+Task<Decision> Gate::pay(Ask ask, AccountKey key, Seen seen, Charge& charge, std::uint8_t number) {
     bool recalled = false;
     for (int round = 0; round < k_most_rounds; ++round) {
         Decision decision;
         describe(seen, Reason::allowed, ask, decision);
         provide_rates(bound_[ask.rules_index], key, seen);
+        const std::uint32_t before = charge.count;
         const Spend result = spend_special(seen, bound_[ask.rules_index], ask, decision, charge);
+        for (std::uint32_t index = before; index < charge.count; ++index) {
+            charge.takings[index].decision = number;
+        }
         const bool rate = decision.reason == Reason::rate_exceeded;
         if (result == Spend::taken || rate || (result == Spend::exhausted && !recalled)) {
             co_return decision;
@@ -130,6 +142,99 @@ QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, c
         }
     }
     return asked;
+}
+
+// What the request costs in credits. Whoever leaves while PostgreSQL is asked leaves the takings in the charge, so that
+// the request's end gives them back, arrived or not.
+Task<Decision> Gate::pay_credits(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number) {
+    CreditTakings::Ask asked;
+    const bool possible = ask_credits(ask, seen, charge, asked);
+    if (possible && asked.count == 0) {
+        co_return decision; // paid already
+    }
+    std::optional<CreditTakings::Answer> answer;
+    if (possible) {
+        answer = co_await credits_.take(asked);
+    }
+    if (answer && answer->taken) {
+        table_.count(Counter::credits_taken, asked.count);
+        co_return decision;
+    }
+    undo_decision(charge, number);
+    forget_credits(charge, asked.name, !answer);
+    if (!answer) {
+        co_return cannot_tell(ask);
+    }
+    co_return refuse_credits(ask, asked, *answer, seen);
+}
+
+// False: a type that the catalog does not know, or a chain of redirects that nobody can have meant.
+bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditTakings::Ask& asked) {
+    const auto& bound = bound_[ask.rules_index].credits();
+    CreditCharge& credits = *charge.credits;
+    asked.name = credits_.new_name();
+    asked.account_id = seen.view.id;
+    for (std::size_t index = 0; index < bound.size(); ++index) {
+        const std::uint32_t paid = credits.paid(seen.view.id, bound[index].credit_no);
+        if (!bound[index].known || (ask.credits[index] > paid && credits.count == credits.room)) {
+            return false;
+        }
+        if (ask.credits[index] > paid) {
+            const std::uint32_t units = ask.credits[index] - paid;
+            asked.wants[asked.count++] = {bound[index].credit_no, units,
+                                          rules_[ask.rules_index]->credits[index].hold_seconds};
+            credits.takings[credits.count++] = {seen.view.id, units, bound[index].credit_no, asked.name};
+        }
+    }
+    return true;
+}
+
+Decision Gate::refuse_credits(const Ask& ask, const CreditTakings::Ask& asked, const CreditTakings::Answer& answer,
+                              const Seen& seen) const noexcept {
+    Decision decision;
+    describe(seen, Reason::credits_short, ask, decision);
+    decision.source = Source::postgres;
+    std::uint32_t line = 0;
+    while (line + 1 < asked.count && answer.lines[line].enough) {
+        ++line;
+    }
+    const auto& bound = bound_[ask.rules_index].credits();
+    while (decision.meter.quota + 1U < bound.size() &&
+           bound[decision.meter.quota].credit_no != asked.wants[line].credit_no) {
+        ++decision.meter.quota;
+    }
+    decision.meter.limit = answer.lines[line].allocated;
+    decision.meter.remaining = answer.lines[line].remaining;
+    decision.meter.reset = answer.lines[line].ends;
+    decision.meter.cost = asked.wants[line].units;
+    return decision;
+}
+
+// What one decision has taken goes back; what others of the request have taken meanwhile stays.
+void Gate::undo_decision(Charge& charge, std::uint8_t number) noexcept {
+    std::uint32_t kept = 0;
+    for (std::uint32_t index = 0; index < charge.count; ++index) {
+        if (charge.takings[index].decision == number) {
+            give_back(charge.takings[index]);
+        } else {
+            charge.takings[kept++] = charge.takings[index];
+        }
+    }
+    charge.count = kept;
+}
+
+void Gate::forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept {
+    CreditCharge& credits = *charge.credits;
+    std::uint32_t kept = 0;
+    for (std::uint32_t index = 0; index < credits.count; ++index) {
+        const CreditTaking taking = credits.takings[index];
+        if (taking.name != name) {
+            credits.takings[kept++] = taking;
+        } else if (give_back) {
+            verdicts_.tell({taking.name, taking.account_id, taking.credit_no, 0});
+        }
+    }
+    credits.count = kept;
 }
 
 // The first request that a rate holds back needs a place in the account's record.

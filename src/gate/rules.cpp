@@ -64,6 +64,21 @@ BoundRate bind_rate(const RateRule& rule, const Catalog& catalog) {
     return bound;
 }
 
+BoundCredit bind_credit(const CreditRule& rule, const Catalog& catalog) {
+    BoundCredit bound;
+    const Credit* credit = catalog.credit(rule.key);
+    if (credit == nullptr) {
+        return bound;
+    }
+    bound.known = true;
+    bound.credit_no = credit->no;
+    for (const auto& plan : catalog.plans()) {
+        const auto units = plan.credits.find(credit->no);
+        bound.by_plan[plan.no] = units == plan.credits.end() ? 0 : units->second;
+    }
+    return bound;
+}
+
 } // namespace
 
 std::uint32_t parse_cost(std::string_view text) noexcept {
@@ -106,8 +121,17 @@ BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
             unknown_.push_back("rate \"" + rule.key + "\"");
         }
     }
+    for (const auto& rule : rules.credits) {
+        credits_.push_back(bind_credit(rule, catalog));
+        if (!credits_.back().known) {
+            unknown_.push_back("credit \"" + rule.key + "\"");
+        }
+    }
     const bool own = std::any_of(quotas_.begin(), quotas_.end(), [](const BoundQuota& quota) { return quota.own; });
-    takes_ = own || !rates_.empty() ? Takes::special : quotas_.empty() ? Takes::nothing : Takes::plain;
+    takes_ = !credits_.empty()        ? Takes::durable
+             : own || !rates_.empty() ? Takes::special
+             : quotas_.empty()        ? Takes::nothing
+                                      : Takes::plain;
     for (const auto& plan : catalog.plans()) {
         fits_[plan.no] = plan_fits(rules, catalog, plan);
         features_[plan.no] = plan.features;

@@ -44,6 +44,13 @@ struct RateRule {
     std::uint32_t hosts = 1; // that share the traffic evenly: each lets its part through
 };
 
+// `billing_credits logo 4 hold=10m`. Units from a variable are evaluated by nginx/ for each request.
+struct CreditRule {
+    std::string key;
+    std::uint32_t units = 1;
+    std::uint32_t hold_seconds = 3600; // a request whose end nobody has told by then gets its units back
+};
+
 // The largest cost of one request, in units.
 inline constexpr std::uint32_t k_max_cost = 1'000'000;
 // The digits of a whole number from 1 to k_max_cost; 0 for anything else.
@@ -53,6 +60,10 @@ std::uint32_t parse_cost(std::string_view text) noexcept;
 inline constexpr std::size_t k_max_quotas = 4;
 // What each of them takes, in units.
 using Costs = std::array<std::uint32_t, k_max_quotas>;
+
+// Types of credits on one location.
+inline constexpr std::size_t k_max_credit_rules = 4;
+using CreditUnits = std::array<std::uint32_t, k_max_credit_rules>;
 
 // Rates on one location.
 inline constexpr std::size_t k_max_rate_rules = 4;
@@ -74,6 +85,7 @@ struct Rules {
     std::vector<FeatureRule> features;
     std::vector<QuotaRule> quotas;
     std::vector<RateRule> rates;
+    std::vector<CreditRule> credits;
 
     // What one request may have to remember of them.
     std::size_t takings() const noexcept { return quotas.size() + rates.size(); }
@@ -94,8 +106,15 @@ struct BoundRate {
     std::array<RateShape, k_max_plans> by_plan{};
 };
 
-// What a request may have to take. Plain: units of quotas whose periods are the calendar's.
-enum class Takes : std::uint8_t { nothing, plain, special };
+struct BoundCredit {
+    bool known = false; // false: the catalog has no such type, so nobody has any
+    std::uint8_t credit_no = 0;
+    std::array<std::int64_t, k_max_plans> by_plan{}; // units that a plan gives for each period
+};
+
+// What a request may have to take. Plain: units of quotas whose periods are the calendar's. Durable: credits, which
+// PostgreSQL alone can give.
+enum class Takes : std::uint8_t { nothing, plain, special, durable };
 
 class BoundRules {
 public:
@@ -115,6 +134,7 @@ public:
 
     const std::vector<BoundQuota>& quotas() const noexcept { return quotas_; }
     const std::vector<BoundRate>& rates() const noexcept { return rates_; }
+    const std::vector<BoundCredit>& credits() const noexcept { return credits_; }
     Takes takes() const noexcept { return takes_; }
     // The numbers of the plans that may come here, the cheapest first.
     const std::vector<std::uint8_t>& open_to() const noexcept { return open_to_; }
@@ -134,6 +154,7 @@ private:
     std::vector<FeatureNeed> needs_;
     std::vector<BoundQuota> quotas_;
     std::vector<BoundRate> rates_;
+    std::vector<BoundCredit> credits_;
     std::vector<std::uint8_t> open_to_;
     std::vector<std::string> unknown_;
     Takes takes_ = Takes::nothing;

@@ -23,6 +23,7 @@ constexpr std::array k_denied = {
     Counter::denied_feature,
     Counter::denied_limit,
     Counter::denied_rate,
+    Counter::denied_credits,
     Counter::denied_unavailable,
 };
 static_assert(k_denied.size() == k_reasons);

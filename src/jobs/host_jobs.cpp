@@ -24,7 +24,7 @@ public:
           postgres_(reactor, postgres_config(settings)), listener_(reactor, listener_config(settings)),
           publisher_(reactor, postgres_, listener_, changed_, shared.redis, shared.table, shared.accounts,
                      shared.catalogs),
-          flusher_(reactor, postgres_, shared.table, returned_, settings.host) {
+          flusher_(reactor, postgres_, shared.table, returned_, settings.host), sweeper_(reactor, postgres_) {
         if (settings.redis) {
             RedisConfig config;
             config.address = *settings.redis;
@@ -48,6 +48,7 @@ public:
         if (for_all_) {
             listener_.start();
             scope_.spawn(publisher_.run());
+            scope_.spawn(sweeper_.run());
         }
         scope_.spawn(flusher_.run());
         if (reader_) {
@@ -105,6 +106,7 @@ private:
     PgListener listener_;
     Publisher publisher_;
     UsageFlusher flusher_;
+    CreditSweeper sweeper_;
     std::optional<Redis> stream_;
     std::optional<ChangeReader> reader_;
     std::optional<Postgres> inbox_postgres_;

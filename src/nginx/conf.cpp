@@ -12,7 +12,7 @@ namespace billing {
 namespace {
 
 bool sets_rules(const LocConf& conf) noexcept {
-    return conf.plan || !conf.features.empty() || !conf.quotas.empty() || !conf.rates.empty();
+    return conf.plan || !conf.features.empty() || !conf.quotas.empty() || !conf.rates.empty() || !conf.credits.empty();
 }
 
 template <class T>
@@ -64,6 +64,16 @@ const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
     for (const auto& rate : conf.rates) {
         rules->rules.rates.push_back(rate.rule);
     }
+    for (const auto& credit : conf.credits) {
+        rules->credits[rules->rules.credits.size()] = credit.rule.units;
+        rules->rules.credits.push_back(credit.rule);
+        if (credit.units != nullptr) {
+            rules->variable_credits.resize(conf.credits.size());
+            rules->variable_credits[rules->rules.credits.size() - 1] = credit.units;
+        }
+    }
+    rules->takings = static_cast<std::uint32_t>(rules->rules.takings());
+    rules->takes_credits = !conf.credits.empty();
     rules->index = main.rules.size();
     main.rules.push_back(std::move(rules));
     return main.rules.back().get();
@@ -97,6 +107,9 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     if (conf.rates.empty()) {
         conf.rates = parent.rates;
+    }
+    if (conf.credits.empty()) {
+        conf.credits = parent.credits;
     }
     inherit_endpoint(conf.endpoint, parent.endpoint);
     inherit_identity(conf, parent);
@@ -170,6 +183,18 @@ char* check_names(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
                             "no rate \"" + rate.rule.key + "\" in the catalog" + known + names(catalog.rates()) + ")");
         }
     }
+    for (const auto& credit : conf.credits) {
+        if (!catalog.credits().contains(credit.rule.key)) {
+            return complain(cf, credit.place,
+                            "no credits \"" + credit.rule.key + "\" in the catalog" + known + names(catalog.credits()) +
+                                ")");
+        }
+        if (conf.error_policy.allow) {
+            return complain(cf, credit.place,
+                            "credits are never given unpaid; write \"billing_on_error 503;\" in this location, which "
+                            "has \"allow\"");
+        }
+    }
     return NGX_CONF_OK;
 }
 
@@ -215,7 +240,7 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
     if (own_rules) {
         return complain(cf, place,
                         "no rule of the gate applies to this location; remove billing_plan, "
-                        "billing_feature, billing_quota and billing_rate from it");
+                        "billing_feature, billing_quota, billing_rate and billing_credits from it");
     }
     conf.gated = false;
     if (char* problem = check_foundation(cf, place, "this location", main); problem != NGX_CONF_OK) {

@@ -44,8 +44,12 @@ struct AccountSource {
 struct LocationRules {
     Rules rules;
     Costs costs{}; // the quotas' constant costs
-    std::vector<ngx_http_complex_value_t*>
-        variable_costs;    // empty where all are constant; else one for each quota, or null
+    CreditUnits credits{};
+    // Empty where all are constant; else one for each quota, or each type of credits, or null.
+    std::vector<ngx_http_complex_value_t*> variable_costs;
+    std::vector<ngx_http_complex_value_t*> variable_credits;
+    std::uint32_t takings = 0; // what one request may have to remember of them
+    bool takes_credits = false;
     std::size_t index = 0; // place in MainConf::rules and among a worker's bound rules
 };
 
@@ -61,6 +65,11 @@ struct PlacedQuota {
     QuotaRule rule;
     std::string window; // as it was written; "" = the quota's only one
     ngx_http_complex_value_t* cost = nullptr;
+    ConfPlace place;
+};
+struct PlacedCredit {
+    CreditRule rule;
+    ngx_http_complex_value_t* units = nullptr;
     ConfPlace place;
 };
 struct PlacedRate {
@@ -131,6 +140,7 @@ struct LocConf {
     std::vector<PlacedFeature> features;
     std::vector<PlacedQuota> quotas;
     std::vector<PlacedRate> rates;
+    std::vector<PlacedCredit> credits;
     std::optional<ConfPlace> on_place;
     std::optional<ConfPlace> check; // billing_check; inherited by an "if" alone
     EndpointConf endpoint;

@@ -246,7 +246,7 @@ constexpr std::array<EndpointCodeName, 3> k_endpoint_code_names = {{
     {"no_customer", &Codes::no_customer},
     {"stripe_error", &Codes::stripe_error},
 }};
-constexpr std::array<CodeName, 14> k_code_names = {{
+constexpr std::array<CodeName, 15> k_code_names = {{
     {"no_account", Reason::no_account},
     {"invalid_token", Reason::invalid_token},
     {"invalid_key", Reason::invalid_key},
@@ -260,6 +260,7 @@ constexpr std::array<CodeName, 14> k_code_names = {{
     {"feature", Reason::feature_missing},
     {"limit", Reason::limit_reached},
     {"rate", Reason::rate_exceeded},
+    {"credits", Reason::credits_short},
     {"unavailable", Reason::unavailable},
 }};
 

@@ -34,28 +34,57 @@ RequestRecord* make_record(ngx_http_request_t* r, std::size_t takings) noexcept 
     return record;
 }
 
-// Room for what one more location takes. What others that still wait may take keeps its room.
-bool make_room(ngx_pool_t* pool, Charge& charge, std::size_t takings) noexcept {
-    const auto room = std::min(charge.room + static_cast<std::uint32_t>(takings), k_most_takings);
-    if (room == charge.room) {
+// `more` in an array of the pool. False: memory is out.
+template <class T>
+bool grow(ngx_pool_t* pool, T*& items, std::uint32_t count, std::uint32_t& room, std::size_t more) noexcept {
+    const auto wanted = std::min(room + static_cast<std::uint32_t>(more), k_most_takings);
+    if (wanted == room) {
         return true;
     }
-    auto* larger = static_cast<Taking*>(ngx_palloc(pool, room * sizeof(Taking)));
+    auto* larger = static_cast<T*>(ngx_palloc(pool, wanted * sizeof(T)));
     if (larger == nullptr) {
         return false;
     }
-    std::copy_n(charge.takings, charge.count, larger);
-    charge.takings = larger;
-    charge.room = room;
+    std::copy_n(items, count, larger);
+    items = larger;
+    room = wanted;
     return true;
 }
 
-// The request's record, for its first decision or one more. Null: memory is out.
-RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, std::size_t takings) noexcept {
-    if (record == nullptr) {
-        return make_record(r, takings);
+[[gnu::noinline]] bool make_credit_room(ngx_pool_t* pool, Charge& charge, const Rules& rules) noexcept {
+    if (charge.credits == nullptr) {
+        void* memory = ngx_palloc(pool, sizeof(CreditCharge));
+        if (memory == nullptr) {
+            return false;
+        }
+        charge.credits = new (memory) CreditCharge;
     }
-    return make_room(r->pool, record->charge, takings) ? record : nullptr;
+    CreditCharge& credits = *charge.credits;
+    return grow(pool, credits.takings, credits.count, credits.room, rules.credits.size());
+}
+
+[[gnu::noinline]] RequestRecord* extend_record(ngx_http_request_t* r, RequestRecord* record, const LocationRules& rules,
+                                               bool pays) noexcept {
+    const bool first = record == nullptr;
+    if (first) {
+        record = make_record(r, pays ? rules.takings : 0);
+    }
+    if (!pays || record == nullptr) {
+        return record;
+    }
+    const bool room = first ? make_credit_room(r->pool, record->charge, rules.rules)
+                            : make_room(r->pool, record->charge, rules.rules);
+    return room ? record : nullptr;
+}
+
+// The request's record, for its first decision or one more: with room for what the location takes, if it is the one
+// that pays. Null: memory is out.
+RequestRecord* begin_record(ngx_http_request_t* r, RequestRecord* record, const LocationRules& rules,
+                            bool pays) noexcept {
+    if (record == nullptr && !rules.takes_credits) [[likely]] {
+        return make_record(r, pays ? rules.takings : 0);
+    }
+    return extend_record(r, record, rules, pays);
 }
 
 // What can be nobody's id is never in a log line or a field.
@@ -76,10 +105,10 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
         return Reason::no_account;
     }
     record.account = ask.account;
-    if (conf.rules->variable_costs.empty() || r->background != 0) {
+    if ((conf.rules->variable_costs.empty() && conf.rules->variable_credits.empty()) || r->background != 0) {
         return Reason::allowed;
     }
-    return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs) : forget_account(record);
+    return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs, ask.credits) : forget_account(record);
 }
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
@@ -121,9 +150,14 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-void settle(ngx_http_request_t* r, RequestRecord* record) noexcept {
-    if (record != nullptr && record->charge.count > 0 && !is_paid(r)) {
+[[gnu::always_inline]] inline void settle(ngx_http_request_t* r, RequestRecord* record) noexcept {
+    if (record == nullptr || (record->charge.count == 0 && record->charge.credits == nullptr)) {
+        return;
+    }
+    if (!is_paid(r)) {
         Worker::current()->gate().refund(record->charge);
+    } else if (record->charge.credits != nullptr) [[unlikely]] {
+        Worker::current()->gate().commit(record->charge);
     }
 }
 
@@ -179,11 +213,11 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         record->waiting = nullptr;
         return conclude(r, *record);
     }
-    const std::size_t takings = conf.rules->rules.takings();
-    record = begin_record(r, record, r == r->main ? takings : 0);
+    const LocationRules& rules = *conf.rules;
+    record = begin_record(r, record, rules, r == r->main);
     RequestRecord* payer = record;
     if (r != r->main) { // a charge is taken once for each request of a client, whatever its subrequests are
-        payer = begin_record(r->main, find_record(r->main), takings);
+        payer = begin_record(r->main, find_record(r->main), rules, true);
     }
     if (record == nullptr || payer == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -194,6 +228,7 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     // Work that nginx does for itself is charged to nobody; its rules are checked all the same.
     if (r->background != 0) {
         ask.costs = {};
+        ask.credits = {};
         ask.counts = false;
     }
     record->decision.reason = read_request(r, conf, *record, ask);
@@ -206,27 +241,39 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
     return conclude(r, *record);
 }
 
+// Where the value is null, what stands there is the configuration's.
+Reason read_units(ngx_http_request_t* r, const std::vector<ngx_http_complex_value_t*>& values,
+                  std::uint32_t* units) noexcept {
+    for (std::size_t index = 0; index < values.size(); ++index) {
+        if (values[index] == nullptr) {
+            continue;
+        }
+        ngx_str_t text;
+        if (ngx_http_complex_value(r, values[index], &text) != NGX_OK) {
+            return Reason::unavailable;
+        }
+        units[index] = parse_cost(view(text));
+        if (units[index] == 0) {
+            return Reason::invalid_cost;
+        }
+    }
+    return Reason::allowed;
+}
+
 bool is_free_hit(const ngx_http_request_t* r) noexcept {
     return came_from_cache(r) && loc_conf(r).free_hits.value_or(false);
 }
 
 } // namespace
 
-Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs) noexcept {
-    for (std::size_t index = 0; index < rules.variable_costs.size(); ++index) {
-        if (rules.variable_costs[index] == nullptr) {
-            continue;
-        }
-        ngx_str_t text;
-        if (ngx_http_complex_value(r, rules.variable_costs[index], &text) != NGX_OK) {
-            return Reason::unavailable;
-        }
-        costs[index] = parse_cost(view(text));
-        if (costs[index] == 0) {
-            return Reason::invalid_cost;
-        }
-    }
-    return Reason::allowed;
+bool make_room(ngx_pool_t* pool, Charge& charge, const Rules& rules) noexcept {
+    return grow(pool, charge.takings, charge.count, charge.room, rules.takings()) &&
+           (rules.credits.empty() || make_credit_room(pool, charge, rules));
+}
+
+Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs, CreditUnits& credits) noexcept {
+    const Reason refusal = read_units(r, rules.variable_costs, costs.data());
+    return refusal == Reason::allowed ? read_units(r, rules.variable_credits, credits.data()) : refusal;
 }
 
 bool is_paid(const ngx_http_request_t* r) noexcept {

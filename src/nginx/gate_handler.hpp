@@ -44,6 +44,7 @@ static_assert(std::is_trivially_destructible_v<RequestRecord> && std::is_standar
         .account = {},
         .rules_index = conf.rules->index,
         .costs = conf.rules->costs,
+        .credits = conf.rules->credits,
         .now = ngx_time(),
         .now_ms = ngx_current_msec,
         .write = conf.check ? !is_read_asked_about(r, conf.read_methods) : (r->method & conf.read_methods) == 0,
@@ -64,7 +65,10 @@ inline RequestRecord* find_record(ngx_http_request_t* r) noexcept {
 }
 
 // Evaluates the costs that the configuration left open. Anything but `allowed`: why the request is refused.
-Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs) noexcept;
+Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs, CreditUnits& credits) noexcept;
+
+// Room for what one more location takes. What others that still wait may take keeps its room. False: memory is out.
+bool make_room(ngx_pool_t* pool, Charge& charge, const Rules& rules) noexcept;
 
 // What the client sees at the end decides whether the request is paid for: answers of 2xx, 3xx and a switch of
 // protocols are; a client that left pays once the application has been reached. OPTIONS never is, whatever it leads to.

@@ -54,8 +54,9 @@ bool note_later(ngx_http_request_t* main, const LateCharge& charge) noexcept {
 template <class F>
 bool each_charge(ngx_http_request_t* r, const RequestRecord& record, F&& f) {
     const LocationRules& location = record.rules();
-    auto costs = location.costs;
-    if (read_costs(r, location, costs) != Reason::allowed) {
+    Costs costs = location.costs;
+    CreditUnits credits{}; // are never let through unpaid
+    if (read_costs(r, location, costs, credits) != Reason::allowed) {
         return true; // what it depends on has changed since it was judged
     }
     bool done = true;

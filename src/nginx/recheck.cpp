@@ -127,13 +127,10 @@ void Recheck::look() noexcept {
 // True: concluded, or collect() will be called.
 bool Recheck::begin(RequestRecord& record) {
     const LocConf& conf = *record.conf;
-    const std::size_t takings = conf.rules->rules.takings();
-    if (charge_.room < takings) {
-        charge_.takings = static_cast<Taking*>(ngx_palloc(request_->pool, takings * sizeof(Taking)));
-        charge_.room = charge_.takings == nullptr ? 0 : static_cast<std::uint32_t>(takings);
-    }
     charge_.count = 0;
-    if (charge_.room < takings) {
+    const Rules& rules = conf.rules->rules;
+    const bool room = charge_.room >= rules.takings() && charge_.credits_room() >= rules.credits.size();
+    if (!room && !make_room(request_->pool, charge_, rules)) {
         return false;
     }
     Ask ask = ask_for(request_, conf);
@@ -174,7 +171,8 @@ Reason Recheck::prepare(const LocConf& conf, Ask& ask, std::string& key) {
         }
         key = known ? "" : view(text);
     }
-    return conf.rules->variable_costs.empty() ? Reason::allowed : read_costs(request_, *conf.rules, ask.costs);
+    const bool constant = conf.rules->variable_costs.empty() && conf.rules->variable_credits.empty();
+    return constant ? Reason::allowed : read_costs(request_, *conf.rules, ask.costs, ask.credits);
 }
 
 void Recheck::collect() noexcept {
@@ -195,6 +193,7 @@ void Recheck::conclude(RequestRecord& record, const Decision& decision) noexcept
     if (decision.allows()) {
         tally_pass(Worker::current()->table(), decision);
         recharged_.units += charge_.sum();
+        Worker::current()->gate().commit(charge_); // the interval has begun
         if (decision.fallback) {
             guard(request_->connection->log, 0, [&] {
                 charge_interval_later(request_, record);

@@ -1,5 +1,5 @@
-// What a location demands: billing_plan, billing_feature, billing_quota, billing_rate. In the master, while nginx reads
-// its configuration.
+// What a location demands: billing_plan, billing_feature, billing_quota, billing_rate, billing_credits. In the master,
+// while nginx reads its configuration.
 #include "nginx/directives.hpp"
 
 #include "nginx/conf.hpp"
@@ -8,6 +8,13 @@
 #include <utility>
 
 namespace billing {
+
+namespace {
+
+constexpr ngx_int_t k_least_hold = 10;
+constexpr ngx_int_t k_most_hold = 7 * 86400;
+
+} // namespace
 
 char* set_plan(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
@@ -114,6 +121,46 @@ char* set_rate(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             rate.rule.hosts = hosts;
         }
         loc.rates.push_back(std::move(rate));
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_credits(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.credits.size() == k_max_credit_rules) {
+            return fail(cf, "more than " + std::to_string(k_max_credit_rules) + " types of credits on one location");
+        }
+        PlacedCredit credit;
+        credit.rule.key = word(cf, 1);
+        credit.place = ConfPlace::here(cf);
+        const auto units = word(cf, 2);
+        credit.rule.units = parse_cost(units);
+        if (credit.rule.units == 0 && units.find('$') == std::string_view::npos) {
+            return fail(cf, "invalid number of credits \"" + std::string{units} +
+                                "\"; write a whole number from 1 to " + std::to_string(k_max_cost) + " or a variable");
+        }
+        if (credit.rule.units == 0) {
+            credit.units = compile(cf, units);
+            if (credit.units == nullptr) {
+                return static_cast<char*>(NGX_CONF_ERROR);
+            }
+        }
+        if (cf->args->nelts == 4) {
+            const auto text = word(cf, 3);
+            ngx_str_t time = as_ngx(text.starts_with("hold=") ? text.substr(5) : std::string_view{});
+            const ngx_int_t seconds = ngx_parse_time(&time, 1);
+            if (seconds < k_least_hold || seconds > k_most_hold) {
+                return fail(cf, "invalid \"" + std::string{text} +
+                                    "\"; write hold=TIME, from 10s to 7d, longer than any request takes");
+            }
+            credit.rule.hold_seconds = static_cast<std::uint32_t>(seconds);
+        }
+        for (const auto& other : loc.credits) {
+            if (other.rule.key == credit.rule.key) {
+                return fail(cf, "credits \"" + credit.rule.key + "\" are here already");
+            }
+        }
+        loc.credits.push_back(std::move(credit));
         return NGX_CONF_OK;
     });
 }

@@ -73,30 +73,39 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf, 
     return settings;
 }
 
-// The zone ends with the last worker, and what it holds with it. Here the loop of nginx has ended already, so one of
-// our own carries the last reports, for as long as an operator who stops nginx should have to wait.
-void give_back(const ngx_cycle_t* cycle, const MainConf& conf, Table& table) {
+// At a process's end the loop of nginx has ended already, so one of our own carries the last reports, for as long as an
+// operator who stops nginx should have to wait. `make`: Task<bool>(Reactor&, Postgres&).
+template <class Make>
+bool carry_out(const MainConf& conf, Make&& make) {
     constexpr std::int64_t k_patience_ms = 2000;
     PollReactor reactor{[](LogLevel, std::string_view) {}};
     PgConfig config = postgres_config(conf);
     config.connections = 1;
     Postgres postgres{reactor, config};
     postgres.start();
-    Signal unused{reactor};
-    UsageFlusher flusher{reactor, postgres, table, unused, std::string{view(cycle->hostname)}};
     struct Finish final : Root<bool> {
         using Root<bool>::Root;
         void done() noexcept override {}
     };
-    Finish finish{flusher.finish()};
+    Finish finish{make(reactor, postgres)};
     Scope scope{reactor};
     const bool over = scope.start(finish) || reactor.run_until([&] { return finish.finished(); }, k_patience_ms);
-    if (!over || !finish.take()) {
-        ngx_log_error(
-            NGX_LOG_WARN, cycle->log, 0,
-            "billing: PostgreSQL did not take back the quota tokens that this host held; they stay issued until "
-            "their period ends");
-    }
+    return over && finish.take();
+}
+
+// The zone ends with the last worker, and what it holds with it.
+Task<bool> return_tokens(Reactor& reactor, Postgres& postgres, Table table, std::string host) {
+    Signal unused{reactor};
+    UsageFlusher flusher{reactor, postgres, table, unused, std::move(host)};
+    bool returned = co_await flusher.finish();
+    co_return returned;
+}
+
+Task<bool> tell_verdicts(Reactor& reactor, Postgres& postgres, std::deque<CreditVerdict> leftovers) {
+    CreditVerdicts verdicts{reactor, postgres};
+    verdicts.take_over(std::move(leftovers));
+    bool told = co_await verdicts.finish();
+    co_return told;
 }
 
 } // namespace
@@ -107,7 +116,8 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
       accounts_(scope_, postgres_,
                 conf.redis ? &cache_.emplace(reactor_, redis_.emplace(reactor_, redis_config(conf))) : nullptr, table_),
       catalogs_(scope_, postgres_, cache_ ? &*cache_ : nullptr, table_), funding_(scope_, postgres_, table_),
-      gate_(reactor_, table_, catalogs_, accounts_, funding_, all_rules(conf)),
+      credits_(scope_, postgres_), verdicts_(reactor_, postgres_),
+      gate_(reactor_, table_, catalogs_, accounts_, funding_, credits_, verdicts_, all_rules(conf)),
       identity_(scope_, postgres_, table_, worker_tokens(conf)),
       endpoint_postgres_(reactor_, endpoint_postgres_config(conf)),
       stripe_(reactor_, stripe_config(conf, table_).value_or(StripeConfig{})), turns_(reactor_, k_checkouts_waiting),
@@ -141,6 +151,7 @@ void Worker::start() {
         redis_->start();
     }
     identity_.start();
+    scope_.spawn(verdicts_.run());
     jobs_.start();
     scope_.spawn(
         keep_telling(reactor_, table_, static_cast<std::uint32_t>(ngx_pid), postgres_, redis_ ? &*redis_ : nullptr));
@@ -172,14 +183,30 @@ void exit_process(ngx_cycle_t* cycle) {
         return;
     }
     Table table = Worker::current_->table();
+    std::deque<CreditVerdict> verdicts = Worker::current_->untold_verdicts();
     delete Worker::current_;
     Worker::current_ = nullptr;
-    if (table.leave(static_cast<std::uint32_t>(ngx_pid))) {
-        guard(cycle->log, 0, [&] {
-            give_back(cycle, *main_conf(cycle), table);
-            return 0;
-        });
-    }
+    guard(cycle->log, 0, [&] {
+        const MainConf& conf = *main_conf(cycle);
+        const bool told = verdicts.empty() || carry_out(conf, [&](Reactor& reactor, Postgres& postgres) {
+                              return tell_verdicts(reactor, postgres, std::move(verdicts));
+                          });
+        if (!told) {
+            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                          "billing: PostgreSQL was not told how the last requests ended; the credits that they took go "
+                          "back when their hold is over");
+        }
+        const bool returned = !table.leave(static_cast<std::uint32_t>(ngx_pid)) ||
+                              carry_out(conf, [&](Reactor& reactor, Postgres& postgres) {
+                                  return return_tokens(reactor, postgres, table, std::string{view(cycle->hostname)});
+                              });
+        if (!returned) {
+            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                          "billing: PostgreSQL did not take back the quota tokens that this host held; they stay "
+                          "issued until their period ends");
+        }
+        return 0;
+    });
 }
 
 } // namespace billing

@@ -47,6 +47,8 @@ public:
     Scope& scope() noexcept { return scope_; }
     Services& services() noexcept { return services_; }
     Identity& identity() noexcept { return identity_; }
+    // For its end: what PostgreSQL has not been told yet.
+    std::deque<CreditVerdict> untold_verdicts() { return std::move(verdicts_).leftovers(); }
 
 private:
     friend ngx_int_t init_process(ngx_cycle_t* cycle);
@@ -66,6 +68,8 @@ private:
     AccountStore accounts_;
     CatalogHolder catalogs_;
     QuotaFunding funding_;
+    CreditTakings credits_;
+    CreditVerdicts verdicts_;
     Gate gate_;
     Identity identity_;
     Postgres endpoint_postgres_; // a checkout that waits for an account's row must not hold up the gate

@@ -341,6 +341,13 @@ enum class Counter : std::uint8_t {
     // Units let through while nobody could be asked: to be charged later, or lost where there was no room to note them.
     late_noted,
     late_lost,
+
+    denied_credits,
+    observed_credits,
+    // Takings of credits: taken, and what became of them: kept, given back.
+    credits_taken,
+    credits_committed,
+    credits_given_back,
     count_, // keep last; at most k_counters
 };
 constexpr Counter observed(Counter denied) noexcept { return static_cast<Counter>(static_cast<unsigned>(denied) + 1); }

@@ -19,12 +19,12 @@ my $bench = Billing::Bench->new(accounts => 200, variants => [
     {name => 'r402', directives => 'return 402;', status => 402},
     {name => 'refu', directives => Billing::Bench::gate('feature support'), status => 403},
 ]);
-my ($all, $phases) = $bench->instructions(200, 4);
+my ($all, $phases, $header) = $bench->instructions(200, 4);
 $bench->finish;
 
 my $gate = int($phases->{unlm} - $phases->{bare});
 my $limit_req = int($phases->{limr} - $phases->{bare});
-my $fields = int($all->{gate} - $all->{unlm}); # they are written when the phases are over
+my $fields = int($phases->{gate} - $phases->{unlm} + $header->{gate} - $header->{unlm}); # sent when the phases are over
 my $refusal = int($phases->{refu} - $phases->{r402});
 note "instructions: gate +$gate, limit_req +$limit_req, fields +$fields, refusal +$refusal over return 402";
 note sprintf 'in all: %s', join ', ', map { sprintf '%s %d', $_, $all->{$_} } sort keys %$all;

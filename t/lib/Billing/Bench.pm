@@ -153,7 +153,7 @@ sub finish($self) {
 # it, which the machine's pace changes by some instructions; the second repeats exactly, and has all of a handler that only decides.
 sub instructions($self, $some, $rounds) {
     my ($host, $worker) = $self->count($some, $rounds);
-    my @parts = (2 * $self->{variants}->@*) x 2;    # those of the warm-up
+    my @parts = (2 * $self->{variants}->@*) x 3;    # those of the warm-up
     return map {
         my $count = $_;
         my $part = shift @parts;
@@ -166,7 +166,7 @@ sub instructions($self, $some, $rounds) {
         }
         my $idle = delete $least{idle};
         +{map { $_ => ($least{$_} - $idle) / $some } keys %least};
-    } \&total_of, \&phases_of;
+    } \&total_of, \&phases_of, \&header_of;
 }
 
 # Two workers run, and the one that does the host's background work is not measured: mostly the one that started first, and its
@@ -206,8 +206,11 @@ sub drive($socket, $variant, $some) {
 
 sub mark($socket) { request($socket, '/mark', 'nobody') }
 
+sub phases_of($part) { return calls_of($part, qr/^ngx_http_(?:core_run_phases|free_request)$/) }
+sub header_of($part) { return calls_of($part, qr/^ngx_http_send_header$/) }
+
 # A call's cost, with all that it calls, is the last number of the line behind it.
-sub phases_of($part) {
+sub calls_of($part, $which) {
     my (%name, $called);
     my $sum = 0;
     my @lines = split /\n/, slurp($part);
@@ -217,10 +220,10 @@ sub phases_of($part) {
             $called = $id if $calls;
         } elsif ($line =~ /^calls=/) {
             my ($cost) = (shift @lines) =~ /(\d+)$/;
-            $sum += $cost if $name{$called} =~ /^ngx_http_(?:core_run_phases|free_request)$/;
+            $sum += $cost if $name{$called} =~ $which;
         }
     }
-    return $sum || die "callgrind has not seen a request's phases in $part\n";
+    return $sum || die "callgrind has not seen $which in $part\n";
 }
 
 sub total_of($part) {

@@ -1,0 +1,25 @@
+// Gives back credits that requests took and nobody decided: their worker or its host is gone. Run by the worker that
+// holds the host's lease; several hosts may run it at once.
+#pragma once
+
+#include "async/complaint.hpp"
+#include "async/task.hpp"
+#include "drivers/postgres.hpp"
+
+namespace billing {
+
+class CreditSweeper {
+public:
+    CreditSweeper(Reactor& reactor, Postgres& postgres) noexcept
+        : reactor_(reactor), postgres_(postgres), trouble_(reactor) {}
+
+    // For ever: each few seconds, and at once again while there is much to do.
+    Task<void> run();
+
+private:
+    Reactor& reactor_;
+    Postgres& postgres_;
+    Complaint trouble_;
+};
+
+} // namespace billing

@@ -1,0 +1,170 @@
+# Promise: a location that costs credits takes them exactly, durably, before the application is asked, and what its client gets in the
+# end decides whether they are kept: G12, G13, G18, K1-K5; whoever dies in between, and whatever cannot be reached. Balances are read
+# from PostgreSQL.
+use v5.36;
+use Billing::Conservation qw(credits_astray);
+use Billing::Process qw(patience wait_for);
+use Billing::Test;
+use Time::HiRes qw(time);
+
+my $catalog = Billing::Test->sample_catalog;
+$catalog->{plans}{free}{credits} = {logo => 10, mockup => 4};
+my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'END');
+    billing on;
+    billing_account $user;
+    location /logo/ { billing_credits logo 2; proxy_pass http://app; }
+    location /dear/ { billing_credits logo 11; proxy_pass http://app; }
+    location /video/ { billing_credits video 1; proxy_pass http://app; }
+    location /any/ { billing_credits logo $arg_n; proxy_pass http://app; }
+    location /both/ { billing_quota requests; billing_credits logo 3; billing_credits mockup 2; proxy_pass http://app; }
+    location /dead/ { billing_credits logo 2; proxy_pass http://127.0.0.1:1; }
+    location /inner/ { billing_credits logo 2; rewrite ^/inner/(.*)$ /logo/$1 last; }
+    location /more/ { billing_credits logo 1; error_page 418 = @more; proxy_intercept_errors on; proxy_pass http://app; }
+    location @more { billing_credits logo 3; rewrite ^ /ok break; proxy_pass http://app; }
+    location /ssi/ { ssi on; ssi_types application/json; billing_credits logo 1; proxy_pass http://app; }
+    location /mirror/ { mirror /shadow; billing_credits logo 2; proxy_pass http://app; }
+    location = /shadow { internal; billing_credits logo 5; proxy_pass http://app; }
+    location /check/ { billing_credits logo 2; billing_check; }
+    location /seen/ { billing observe; billing_credits logo 11; proxy_pass http://app; }
+    location /page/ { billing_credits logo 11; error_page 402 = @page; proxy_pass http://app; }
+    location @page { billing off; rewrite ^ /sorry break; proxy_pass http://app; }
+    location /upgrade { billing_checkout; }
+    location /short/ { billing_credits logo 2 hold=10s; proxy_pass http://app; }
+END
+my ($host, $other) = $world->hosts;
+my $n = 0;
+my @who;
+sub newcomer() { push @who, 'u' . ++$n; return $who[-1] }
+sub as($account) { return (Authorization => "Bearer test:$account") }
+sub balance($account, $type = 'logo') {
+    my ($row) = $world->sql(q{SELECT remaining || '/' || used AS b FROM billing.credit_balances JOIN billing.credit_types USING (credit_no)
+        JOIN billing.accounts a ON a.id = account_id WHERE external_id = ? AND credit_key = ?}, $account, $type);
+    return $row ? $row->{b} : 'none';
+}
+sub held() { return ($world->sql('SELECT count(*) AS n FROM billing.credit_holds'))[0]{n} }
+sub settles($account, $wanted, $what, $type = 'logo') {
+    ok eval { wait_for(sub { !held() && balance($account, $type) eq $wanted }, 10, $what) }, "$what: $wanted" or diag balance($account, $type), ' held ', held();
+    return;
+}
+
+# --- what is kept and what is not
+sub cell($what, $method, $path, $status, $left, %option) {
+    my $account = newcomer();
+    my $answer = $host->request($method, $path, headers => {as($account)}, %option);
+    is $answer->status, $status, "$what: $status" or diag $answer->body;
+    settles($account, $left, $what);
+    return $answer;
+}
+cell('G12: a success', GET => '/logo/x', 200, '8/2');
+cell('POST', POST => '/logo/x', 200, '8/2', body => 'a');
+cell('G13: a 5xx of the application', GET => '/logo/status/500', 500, '10/0');
+cell('G13: a 4xx of the application', GET => '/logo/status/404', 404, '10/0');
+cell('a redirect of the application', GET => '/logo/status/302', 302, '8/2');
+cell('G13: an application that is not there', GET => '/dead/x', 502, '10/0');
+cell('G13: an application that hangs up', GET => '/logo/abort', 502, '10/0');
+cell('units from a variable', GET => '/any/x?n=7', 200, '3/7');
+cell('a redirect to a location that costs the same', GET => '/inner/x', 200, '8/2');
+cell('an error page that is dearer takes the difference', GET => '/more/status/418', 200, '7/3');
+cell('a mirror takes nothing', GET => '/mirror/x', 200, '8/2');
+cell('billing_check, for another proxy', GET => '/check/x', 200, '8/2');
+cell('observed, and let through without', GET => '/seen/x', 200, '10/0');
+cell('a refusal with a page of its own', GET => '/page/x', 200, '10/0');
+for my $wrong ('', 0, -1, '1e3', '9999999') {
+    my $account = newcomer();
+    is $host->get("/any/x?n=$wrong", as($account))->status, 400, "units \"$wrong\" are none";
+}
+my $options = newcomer();
+is $host->request('OPTIONS', '/logo/x', headers => {as($options)})->status, 200, 'OPTIONS takes nothing';
+is balance($options), 'none', 'and makes no account';
+
+# --- the refusal
+my $short = $host->get('/dear/x', as('poor'));
+is $short->status, 402, 'G12: 402';
+is_deeply $short->json, {type => 'https://iana.org/assignments/http-problem-types#quota-exceeded', title => 'Insufficient credits', status => 402,
+    detail => '11 logo credits needed, 10 left', error => 'Insufficient credits', code => 'INSUFFICIENT_CREDITS', creditType => 'logo', remaining => 10,
+    required => 11, limit => 10, plan => 'free', needsUpgrade => 1, requiredPlan => 'starter',
+    upgradeUrl => $world->public_url . '/upgrade'}, 'G12, G19: the body says what is missing and where to get it';
+is $short->header('RateLimit'), undef, 'no quota is told of';
+is $host->get('/video/x', as('poor'))->json->{requiredPlan}, 'pro', 'the plan that would do gives enough of the type';
+is balance('poor'), '10/0', 'K5: nothing was taken';
+
+# --- all or nothing, beside a quota
+my $used = sub ($account) { ($world->sql(q{SELECT coalesce(sum(q.used), 0) AS used FROM billing.quota_periods q JOIN billing.accounts a ON a.id = account_id WHERE external_id = ?}, $account))[0]{used} };
+my $both = newcomer();
+is $host->get('/both/x', as($both))->status, 200, 'G18: a quota and two types';
+is $host->get('/both/x', as($both))->status, 200, 'again';
+my $third = $host->get('/both/x', as($both));
+is $third->status, 402, 'G18: then one of them is short';
+is $third->json->{creditType}, 'mockup', 'it is named';
+settles($both, '4/6', 'G18: nothing of the other is taken');
+is balance($both, 'mockup'), '0/4', 'nor of it';
+ok eval { wait_for(sub { $used->($both) == 2 }, 10, 'reported') }, 'G18: nor of the quota';
+
+# --- many at once, on two hosts: exactly as many as there are
+my $crowd = newcomer();
+is $host->get('/any/x?n=1', as($crowd))->status, 200, 'nine are left';
+my %status;
+my @children = map {
+    my $one = $_;
+    pipe my $from, my $to;
+    my $pid = fork // die;
+    if (!$pid) {
+        my @told = map { ($one % 2 ? $host : $other)->get('/logo/x', as($crowd))->status } 1 .. 3;
+        print {$to} "@told";
+        close $to;
+        POSIX::_exit(0);
+    }
+    close $to;
+    [$pid, $from];
+} 1 .. 10;
+for my $child (@children) {
+    my $told = do { local $/; readline $child->[1] };
+    waitpid $child->[0], 0;
+    $status{$_}++ for split ' ', $told;
+}
+is_deeply \%status, {200 => 4, 402 => 26}, 'K1: of thirty requests for two units each four get theirs from nine';
+settles($crowd, '1/9', 'K1: and one unit is left');
+
+# --- who goes away, and who dies
+my $gone = newcomer();
+my $socket = $host->connect;
+print {$socket} "GET /logo/slow/3 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test:$gone\r\n\r\n";
+ok eval { wait_for(sub { balance($gone) eq '8/2' && held() == 1 }, 10, 'taken') }, 'while the application works, the units are held';
+close $socket;
+settles($gone, '8/2', 'a client that leaves when the application is at work pays');
+
+my $victim = newcomer();
+$socket = $host->connect;
+print {$socket} "GET /logo/slow/6 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test:$victim\r\n\r\n";
+ok eval { wait_for(sub { held() == 1 }, 10, 'taken') }, 'taken';
+$host->kill9_worker($_) for 0, 1;
+ok eval { wait_for(sub { $host->get('/logo/x', as($victim))->status == 200 }, 20, 'new workers') }, 'its worker is killed; others come';
+is balance($victim), '6/4', 'what it held is held still';
+$world->sql(q{UPDATE billing.credit_holds SET expires_at = now() RETURNING 1});
+settles($victim, '8/2', 'G13, K4: and goes back when its time is over, once');
+
+# --- PostgreSQL away
+my $cut = newcomer();
+is $host->get('/logo/x', as($cut))->status, 200, 'all is well';
+$world->db->pause;
+my $begun = time;
+my $away = $host->get('/logo/x', as($cut));
+is $away->status, 503, 'K5: without PostgreSQL nobody is told that there are no credits';
+cmp_ok time - $begun, '<', 20 * patience(), 'soon enough';
+is $away->header('Retry-After'), 1, 'and may ask again';
+$world->db->resume;
+ok eval { wait_for(sub { $host->get('/logo/x', as($cut))->status == 200 }, 20, 'back') }, 'it is back';
+settles($cut, '6/4', 'what came too late was never taken, or given back');
+
+# Its connections end in the midst of things; what is unknown is asked for again by its name.
+my $broken = newcomer();
+my $answers = 0;
+for (1 .. 5) {
+    my $again = $host->get('/any/x?n=1', as($broken));
+    $answers++ if $again->status == 200;
+    $world->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'}) if $_ % 2;
+}
+settles($broken, 10 - $answers . "/$answers", 'K4: whoever got an answer paid, whoever did not did not');
+
+is_deeply [credits_astray($world->db->dbi)], [], 'K2, K3: every unit of every account is accounted for';
+done_testing;
