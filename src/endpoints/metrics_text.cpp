@@ -130,6 +130,11 @@ void add_zone(Page& page, const HostMetrics& host) {
     page.counter("billing_quota_fundings_total", "Takes of quota units from PostgreSQL.", host.count(Counter::funds));
     page.counter("billing_quota_forfeited_tokens_total", "Units of quotas that were lost until their period ends.",
                  host.count(Counter::forfeited));
+    page.family("billing_credit_takings_total", "counter",
+                "Takings of credits: made, and of those, kept by what became of the request, and given back.");
+    page.sample(label("state", "taken"), host.count(Counter::credits_taken));
+    page.sample(label("state", "committed"), host.count(Counter::credits_committed));
+    page.sample(label("state", "given_back"), host.count(Counter::credits_given_back));
     page.family("billing_late_units_total", "counter",
                 "Units let through while nobody could be asked: noted to be charged, or lost for want of room.");
     page.sample(label("outcome", "noted"), host.count(Counter::late_noted));

@@ -13,7 +13,7 @@ constexpr std::int64_t k_most = 200; // in one statement, which locks their bala
 
 Task<void> CreditSweeper::run() {
     while (true) {
-        PgResult swept = co_await postgres_.query("SELECT billing.credits_sweep($1)", PgParams{k_most});
+        PgResult swept = co_await postgres_.query("SELECT billing.credits_sweep($1)", PgParams(k_most));
         if (swept) {
             trouble_.settled();
         } else if (swept.outcome() == PgOutcome::refused) {

@@ -11,15 +11,18 @@
 package Billing::Test;
 use v5.36;
 use Billing::App ();
+use Billing::Conservation qw(credits_astray);
 use Billing::Database ();
 use Billing::Nginx ();
 use Billing::Process qw(wait_for free_port build new_directory root slurp);
 use Billing::Redis ();
 use Billing::Stripe ();
 use JSON::PP ();
+use Scalar::Util qw(weaken);
 use Test::More ();
 
 my $number = 0;
+my @worlds;
 
 sub import($class) {
     my $caller = caller;
@@ -32,13 +35,21 @@ sub import($class) {
     return;
 }
 
-# Ends all hosts first: their own tests (clean exit, clean log) belong to the file.
+# Ends all hosts first: their own tests (clean exit, clean log) belong to the file, and so does that no unit has gone astray.
 sub done_testing() {
     Billing::Nginx->finish_all;
+    for my $world (grep { $_ && $_->{db}->pid } @worlds) {
+        Test::More::is_deeply([credits_astray($world->{db}->dbi)], [], "world $world->{number}: every credit is accounted for");
+    }
     return Test::More::done_testing();
 }
 
-sub world(%option) { __PACKAGE__->new(%option) }
+sub world(%option) {
+    my $world = __PACKAGE__->new(%option);
+    push @worlds, $world;
+    weaken $worlds[-1];    # it ends where its test lets it go
+    return $world;
+}
 
 my $standard = <<'END';
 %%GLOBALS%%
