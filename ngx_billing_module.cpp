@@ -68,13 +68,16 @@ ngx_command_t commands[] = {
     // for what
     level_directive(ngx_string("billing_plan"), NGX_CONF_1MORE, set_plan),       // NAME... | >=NAME
     level_directive(ngx_string("billing_feature"), NGX_CONF_1MORE, set_feature), // NAME... [match=all|any]
-    level_directive(ngx_string("billing_quota"), NGX_CONF_TAKE123, set_quota), // NAME [cost=N|$variable] [window=NAME]
-    level_directive(ngx_string("billing_rate"), NGX_CONF_TAKE12, set_rate),    // NAME [hosts=N]
-    level_directive(ngx_string("billing_credits"), NGX_CONF_TAKE23, set_credits), // TYPE N|$variable [hold=TIME]
+    level_directive(ngx_string("billing_quota"), NGX_CONF_1MORE,
+                    set_quota), // NAME [cost=N|$variable] [window=NAME] [settle=$variable] [max=N]
+    level_directive(ngx_string("billing_rate"), NGX_CONF_TAKE12, set_rate), // NAME [hosts=N]
+    level_directive(ngx_string("billing_credits"), NGX_CONF_2MORE,
+                    set_credits), // TYPE N|$variable [hold=TIME] [settle=$variable] [max=N]
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 
     level_directive(ngx_string("billing_strict_path"), NGX_CONF_TAKE1, set_strict_path), // on | off
+    level_directive(ngx_string("billing_paid_status"), NGX_CONF_1MORE, set_paid_status), // 2xx | 404...
     level_directive(ngx_string("billing_cache_hits"), NGX_CONF_TAKE1, set_cache_hits),   // charged | free
     level_directive(ngx_string("billing_recheck"), NGX_CONF_TAKE1, set_recheck),         // TIME | off
 

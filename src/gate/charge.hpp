@@ -24,6 +24,7 @@ struct Taking {
 struct CreditTaking {
     std::uint64_t account_id = 0;
     std::uint32_t units = 0;
+    std::uint32_t keep = 0; // of them, or more, if it is paid
     std::uint8_t credit_no = 0;
     TakingName name; // shared by all types of one decision
 };

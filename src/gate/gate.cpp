@@ -3,6 +3,7 @@
 
 #include "gate/feature_names.hpp"
 
+#include <algorithm>
 #include <bit>
 
 namespace billing {
@@ -64,10 +65,67 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
 
 void Gate::refund(Charge& charge) noexcept {
     undo(charge, 0);
-    tell_credits(charge, 0);
+    tell_credits(charge, false);
 }
 
-void Gate::commit(Charge& charge) noexcept { tell_credits(charge, std::nullopt); }
+void Gate::settle_quota(Charge& charge, std::size_t rules_index, std::size_t quota, std::uint32_t units,
+                        std::string_view account, std::int64_t now, std::uint64_t now_ms) noexcept {
+    if (bound_.empty()) {
+        return;
+    }
+    const std::uint8_t limit_no = bound_[rules_index].quotas()[quota].limit_no;
+    std::uint32_t more = units; // than what its takings have, the last one of which takes up the difference
+    Taking* last = nullptr;
+    for (std::uint32_t index = 0; index < charge.count; ++index) {
+        Taking& taking = charge.takings[index];
+        if (taking.limit_no != limit_no) {
+            continue;
+        }
+        if (taking.cost > more) {
+            Taking rest = taking;
+            rest.cost = taking.cost - more;
+            give_back(rest);
+            taking.cost = more;
+        }
+        more -= taking.cost;
+        last = &taking;
+    }
+    if (more == 0 || last == nullptr) {
+        return;
+    }
+    SpendOutcome outcome;
+    if (table_.spend(last->record, limit_no, last->period, more, now_ms, outcome) != Spend::taken) {
+        LateCharge late;
+        late.account = account;
+        late.limit = rules_[rules_index]->quotas[quota].key;
+        late.at = now;
+        late.units = more;
+        table_.charge_late(late);
+    }
+    last->cost += more;
+}
+
+void Gate::settle_credits(Charge& charge, std::size_t rules_index, std::size_t credit, std::uint32_t units) noexcept {
+    if (bound_.empty() || charge.credits == nullptr) {
+        return;
+    }
+    const std::uint8_t credit_no = bound_[rules_index].credits()[credit].credit_no;
+    std::uint32_t more = units;
+    CreditTaking* last = nullptr;
+    for (std::uint32_t index = 0; index < charge.credits->count; ++index) {
+        CreditTaking& taking = charge.credits->takings[index];
+        if (taking.credit_no == credit_no) {
+            taking.keep = std::min(taking.units, more);
+            more -= taking.keep;
+            last = &taking;
+        }
+    }
+    if (last != nullptr) {
+        last->keep += more;
+    }
+}
+
+void Gate::commit(Charge& charge) noexcept { tell_credits(charge, true); }
 
 bool Gate::look(const Ask& ask, AccountKey key, Seen& seen) const noexcept {
     if (!table_.find(key, seen.view)) {
@@ -314,11 +372,15 @@ void Gate::give_back(const Taking& taking) noexcept {
     }
 }
 
-void Gate::tell_credits(Charge& charge, std::optional<std::uint64_t> keep) noexcept {
+void Gate::tell_credits(Charge& charge, bool paid) noexcept {
     while (charge.credits != nullptr && charge.credits->count > 0) {
         const CreditTaking& taking = charge.credits->takings[--charge.credits->count];
-        verdicts_.tell({taking.name, taking.account_id, taking.credit_no, keep});
-        table_.count(keep ? Counter::credits_given_back : Counter::credits_committed);
+        CreditVerdict verdict{taking.name, taking.account_id, taking.credit_no, std::nullopt};
+        if (!paid || taking.keep != taking.units) {
+            verdict.keep = paid ? taking.keep : 0;
+        }
+        verdicts_.tell(verdict);
+        table_.count(paid ? Counter::credits_committed : Counter::credits_given_back);
     }
 }
 

@@ -53,6 +53,13 @@ public:
     // Gives back all of the charge. Later calls do nothing.
     void refund(Charge& charge) noexcept;
 
+    // A quota, or a type of credits, of the location's is charged with so many units instead of what was taken: the
+    // rest goes back, and more is taken, from PostgreSQL if need be, whatever the limit, for the work is done. Before
+    // commit().
+    void settle_quota(Charge& charge, std::size_t rules_index, std::size_t quota, std::uint32_t units,
+                      std::string_view account, std::int64_t now, std::uint64_t now_ms) noexcept;
+    void settle_credits(Charge& charge, std::size_t rules_index, std::size_t credit, std::uint32_t units) noexcept;
+
     // The charge is paid. Later calls do nothing.
     void commit(Charge& charge) noexcept;
 
@@ -116,7 +123,7 @@ private:
     void give_back(const Taking& taking) noexcept;
     void undo_decision(Charge& charge, std::uint8_t number) noexcept;
     void forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept;
-    void tell_credits(Charge& charge, std::optional<std::uint64_t> keep) noexcept;
+    void tell_credits(Charge& charge, bool paid) noexcept;
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);
     Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge, std::uint8_t number);

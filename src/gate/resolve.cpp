@@ -183,7 +183,7 @@ bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditT
             const std::uint32_t units = ask.credits[index] - paid;
             asked.wants[asked.count++] = {bound[index].credit_no, units,
                                           rules_[ask.rules_index]->credits[index].hold_seconds};
-            credits.takings[credits.count++] = {seen.view.id, units, bound[index].credit_no, asked.name};
+            credits.takings[credits.count++] = {seen.view.id, units, units, bound[index].credit_no, asked.name};
         }
     }
     return true;

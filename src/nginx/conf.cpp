@@ -60,6 +60,10 @@ const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
             rules->variable_costs.resize(conf.quotas.size());
             rules->variable_costs[rules->rules.quotas.size() - 1] = quota.cost;
         }
+        if (quota.use.value != nullptr) {
+            rules->quota_use.resize(conf.quotas.size());
+            rules->quota_use[rules->rules.quotas.size() - 1] = quota.use;
+        }
     }
     for (const auto& rate : conf.rates) {
         rules->rules.rates.push_back(rate.rule);
@@ -70,6 +74,10 @@ const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
         if (credit.units != nullptr) {
             rules->variable_credits.resize(conf.credits.size());
             rules->variable_credits[rules->rules.credits.size() - 1] = credit.units;
+        }
+        if (credit.use.value != nullptr) {
+            rules->credit_use.resize(conf.credits.size());
+            rules->credit_use[rules->rules.credits.size() - 1] = credit.use;
         }
     }
     rules->takings = static_cast<std::uint32_t>(rules->rules.takings());
@@ -98,6 +106,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
     conf.recheck = conf.recheck ? conf.recheck : parent.recheck;
     conf.strict_path = conf.strict_path ? conf.strict_path : parent.strict_path;
     conf.free_hits = conf.free_hits ? conf.free_hits : parent.free_hits;
+    conf.paid = conf.paid ? conf.paid : parent.paid;
     conf.plan = conf.plan ? conf.plan : parent.plan;
     if (conf.features.empty()) {
         conf.features = parent.features;
@@ -361,6 +370,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         conf.passes = conf.pass.value_or(false);
         conf.recheck_ms = conf.recheck.value_or(0);
         conf.accompanies = conf.passes || conf.recheck_ms != 0;
+        conf.paid_statuses = conf.paid ? &*conf.paid : nullptr;
         conf.live_statuses = conf.live.value_or(k_live_statuses);
         conf.unknown_account =
             conf.unknown.value_or(conf.account_from_client ? UnknownAccount::free : UnknownAccount::create);
@@ -386,6 +396,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
             return problem;
         }
         conf.rules = !own_rules && from.rules != nullptr ? from.rules : make_rules(main, conf);
+        conf.settles = !conf.rules->quota_use.empty() || !conf.rules->credit_use.empty();
         main.gated = true;
         warn_of_early_answer(cf, conf);
         return NGX_CONF_OK;

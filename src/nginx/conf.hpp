@@ -14,6 +14,7 @@
 #include "nginx/identity_conf.hpp"
 
 #include <array>
+#include <bitset>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,6 +41,16 @@ struct AccountSource {
     bool read(ngx_http_request_t* r, std::string_view& account) const noexcept;
 };
 
+// Where the application says what a request was worth; null: nowhere. More than `most` is not believed.
+struct UseReport {
+    ngx_http_complex_value_t* value = nullptr;
+    std::string field; // of a variable $upstream_http_...: the field's name in lower case
+    std::uint32_t most = k_max_cost;
+};
+
+// Statuses that an answer is paid for with; 499 (nginx's own) stands for a client that left.
+using PaidStatuses = std::bitset<600>;
+
 // A location's rules with what only nginx can evaluate. Shared by all levels that inherit them.
 struct LocationRules {
     Rules rules;
@@ -48,6 +59,9 @@ struct LocationRules {
     // Empty where all are constant; else one for each quota, or each type of credits, or null.
     std::vector<ngx_http_complex_value_t*> variable_costs;
     std::vector<ngx_http_complex_value_t*> variable_credits;
+    // Empty where nothing is reported.
+    std::vector<UseReport> quota_use;
+    std::vector<UseReport> credit_use;
     std::uint32_t takings = 0; // what one request may have to remember of them
     bool takes_credits = false;
     std::size_t index = 0; // place in MainConf::rules and among a worker's bound rules
@@ -65,11 +79,13 @@ struct PlacedQuota {
     QuotaRule rule;
     std::string window; // as it was written; "" = the quota's only one
     ngx_http_complex_value_t* cost = nullptr;
+    UseReport use;
     ConfPlace place;
 };
 struct PlacedCredit {
     CreditRule rule;
     ngx_http_complex_value_t* units = nullptr;
+    UseReport use;
     ConfPlace place;
 };
 struct PlacedRate {
@@ -128,8 +144,9 @@ struct LocConf {
     std::optional<StatusSet> live;   // billing_live_status
     std::optional<bool> pass;        // billing_pass_headers
     std::optional<ngx_msec_t> recheck;
-    std::optional<bool> strict_path; // billing_strict_path
-    std::optional<bool> free_hits;   // billing_cache_hits free
+    std::optional<bool> strict_path;  // billing_strict_path
+    std::optional<bool> free_hits;    // billing_cache_hits free
+    std::optional<PaidStatuses> paid; // billing_paid_status
     AccountSource account;
     std::optional<ConfPlace> account_place;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
@@ -152,9 +169,11 @@ struct LocConf {
     bool observes = false;     // refuses nothing
     bool passes = false;       // billing_pass_headers
     ngx_msec_t recheck_ms = 0; // billing_recheck; 0 = off
+    bool settles = false;      // the application says what a request was worth
     bool accompanies = false;  // more than a decision: that, or billing_recheck
     ngx_uint_t read_methods = k_read_methods;
     StatusSet live_statuses = k_live_statuses;
+    const PaidStatuses* paid_statuses = nullptr; // null: 2xx, 3xx and 499
     UnknownAccount unknown_account = UnknownAccount::create;
     ErrorPolicy error_policy;
     Codes status_codes{};

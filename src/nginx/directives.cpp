@@ -359,6 +359,32 @@ char* set_live_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     });
 }
 
+char* set_paid_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.paid) {
+            return duplicate();
+        }
+        PaidStatuses paid;
+        for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            const ngx_int_t status = ngx_atoi(as_ngx(text).data, text.size());
+            const bool whole = text.size() == 3 && text.ends_with("xx") && text[0] >= '1' && text[0] <= '5';
+            if (!whole && (status < 100 || status > 599)) {
+                return fail(cf, "invalid status \"" + std::string{text} +
+                                    "\"; write 2xx and the like, or statuses as 404; 499 is a client that left");
+            }
+            const auto first = whole ? static_cast<std::size_t>(text[0] - '0') * 100 : static_cast<std::size_t>(status);
+            for (std::size_t each = first; each < first + (whole ? 100 : 1); ++each) {
+                if (!whole || each != NGX_HTTP_CLIENT_CLOSED_REQUEST) { // which is no answer
+                    paid.set(each);
+                }
+            }
+        }
+        loc.paid = paid;
+        return NGX_CONF_OK;
+    });
+}
+
 char* set_pass_headers(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return choose(cf, loc.pass, "on", "off"); });
 }

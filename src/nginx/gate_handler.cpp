@@ -6,6 +6,7 @@
 #include "nginx/late_charge.hpp"
 #include "nginx/outcome.hpp"
 #include "nginx/refusal.hpp"
+#include "nginx/use_report.hpp"
 #include "nginx/waiting.hpp"
 #include "nginx/worker.hpp"
 
@@ -150,14 +151,27 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
+// What is paid for, where that is more than to leave it as it is.
+[[gnu::noinline]] void settle_use(ngx_http_request_t* r, RequestRecord& record) noexcept {
+    if (record.conf != nullptr && record.conf->settles) {
+        guard(r->connection->log, 0, [&] {
+            settle_by_report(r, record);
+            return 0;
+        });
+    }
+    Worker::current()->gate().commit(record.charge);
+}
+
 [[gnu::always_inline]] inline void settle(ngx_http_request_t* r, RequestRecord* record) noexcept {
     if (record == nullptr || (record->charge.count == 0 && record->charge.credits == nullptr)) {
         return;
     }
-    if (!is_paid(r)) {
+    // A request that was not gated itself pays for its subrequests.
+    const LocConf& conf = record->conf != nullptr ? *record->conf : loc_conf(r);
+    if (!is_paid(r, conf)) {
         Worker::current()->gate().refund(record->charge);
-    } else if (record->charge.credits != nullptr) [[unlikely]] {
-        Worker::current()->gate().commit(record->charge);
+    } else if (conf.settles || record->charge.credits != nullptr) [[unlikely]] {
+        settle_use(r, *record);
     }
 }
 
@@ -276,16 +290,19 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& cost
     return refusal == Reason::allowed ? read_units(r, rules.variable_credits, credits.data()) : refusal;
 }
 
-bool is_paid(const ngx_http_request_t* r) noexcept {
+bool is_paid(const ngx_http_request_t* r, const LocConf& conf) noexcept {
     const ngx_uint_t status = r->err_status != 0 ? r->err_status : r->headers_out.status;
     if (sent_as_options(r)) {
         return false;
     }
     if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
-        return reached_upstream(r);
+        return reached_upstream(r) &&
+               (conf.paid_statuses == nullptr || conf.paid_statuses->test(NGX_HTTP_CLIENT_CLOSED_REQUEST));
     }
-    return status < NGX_HTTP_BAD_REQUEST && !is_free_hit(r) &&
-           (r->http_version < NGX_HTTP_VERSION_20 || !failed_as_call(r));
+    const bool paid = conf.paid_statuses == nullptr
+                          ? status < NGX_HTTP_BAD_REQUEST
+                          : status < conf.paid_statuses->size() && conf.paid_statuses->test(status);
+    return paid && !is_free_hit(r) && (r->http_version < NGX_HTTP_VERSION_20 || !failed_as_call(r));
 }
 
 RequestRecord* recover_record(ngx_http_request_t* r) noexcept {

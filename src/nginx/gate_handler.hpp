@@ -71,8 +71,9 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& cost
 bool make_room(ngx_pool_t* pool, Charge& charge, const Rules& rules) noexcept;
 
 // What the client sees at the end decides whether the request is paid for: answers of 2xx, 3xx and a switch of
-// protocols are; a client that left pays once the application has been reached. OPTIONS never is, whatever it leads to.
-bool is_paid(const ngx_http_request_t* r) noexcept;
+// protocols are, unless billing_paid_status says otherwise; a client that left pays once the application has been
+// reached. OPTIONS never is, whatever it leads to. `conf`: of the location that decided.
+bool is_paid(const ngx_http_request_t* r, const LocConf& conf) noexcept;
 
 ngx_int_t gate_handler(ngx_http_request_t* r);
 ngx_int_t settle_handler(ngx_http_request_t* r);

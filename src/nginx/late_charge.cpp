@@ -12,13 +12,14 @@ namespace {
 // In the pool of the client's request. Lives as long as it.
 struct LateNote {
     const ngx_http_request_t* request; // the client's; null once it is settled
+    const LocConf* conf;               // of the location that decided
     LateCharge charge;
 };
 
 void settle_note(void* data) noexcept {
     auto& note = *static_cast<LateNote*>(data);
     const ngx_http_request_t* request = std::exchange(note.request, nullptr);
-    if (request != nullptr && is_paid(request)) {
+    if (request != nullptr && is_paid(request, *note.conf)) {
         Worker::current()->table().charge_late(note.charge);
     }
 }
@@ -36,7 +37,7 @@ LateNote* find_note(const ngx_http_request_t* main, const LateCharge& charge) no
     return nullptr;
 }
 
-bool note_later(ngx_http_request_t* main, const LateCharge& charge) noexcept {
+bool note_later(ngx_http_request_t* main, const LocConf& conf, const LateCharge& charge) noexcept {
     if (LateNote* note = find_note(main, charge); note != nullptr) {
         note->charge.units = std::max(note->charge.units, charge.units);
         return true;
@@ -45,7 +46,7 @@ bool note_later(ngx_http_request_t* main, const LateCharge& charge) noexcept {
     if (cleanup == nullptr) {
         return false;
     }
-    new (cleanup->data) LateNote{main, charge};
+    new (cleanup->data) LateNote{main, &conf, charge};
     cleanup->handler = settle_note;
     return true;
 }
@@ -75,7 +76,7 @@ bool each_charge(ngx_http_request_t* r, const RequestRecord& record, F&& f) {
 } // namespace
 
 bool charge_later(ngx_http_request_t* r, const RequestRecord& record) {
-    return each_charge(r, record, [r](const LateCharge& charge) { return note_later(r->main, charge); });
+    return each_charge(r, record, [&](const LateCharge& charge) { return note_later(r->main, *record.conf, charge); });
 }
 
 void settle_late_charges(ngx_http_request_t* r) noexcept {

@@ -4,19 +4,26 @@ namespace billing {
 
 namespace {
 
-// Null: there is none.
-const ngx_str_t* find_field(const ngx_list_t& fields, std::string_view lower_name) noexcept {
+// Calls f with the value of each field of that name.
+template <class F>
+void each_field(const ngx_list_t& fields, std::string_view lower_name, F&& f) {
     for (const ngx_list_part_t* part = &fields.part; part != nullptr; part = part->next) {
         const auto* fields_of_part = static_cast<const ngx_table_elt_t*>(part->elts);
         for (ngx_uint_t index = 0; index < part->nelts; ++index) {
             const ngx_table_elt_t& field = fields_of_part[index];
             if (field.hash != 0 && field.key.len == lower_name.size() &&
                 ngx_strncasecmp(field.key.data, as_ngx(lower_name).data, lower_name.size()) == 0) {
-                return &field.value;
+                f(field.value);
             }
         }
     }
-    return nullptr;
+}
+
+// The first; null: there is none.
+const ngx_str_t* find_field(const ngx_list_t& fields, std::string_view lower_name) noexcept {
+    const ngx_str_t* found = nullptr;
+    each_field(fields, lower_name, [&](const ngx_str_t& value) { found = found == nullptr ? &value : found; });
+    return found;
 }
 
 } // namespace
@@ -47,6 +54,12 @@ bool reached_upstream(const ngx_http_request_t* r) noexcept {
         }
     }
     return false;
+}
+
+std::size_t count_fields(const ngx_list_t& fields, std::string_view lower_name) noexcept {
+    std::size_t count = 0;
+    each_field(fields, lower_name, [&](const ngx_str_t&) { ++count; });
+    return count;
 }
 
 bool failed_as_call(const ngx_http_request_t* r) noexcept {

@@ -33,6 +33,9 @@ inline bool came_from_cache([[maybe_unused]] const ngx_http_request_t* r) noexce
 #endif
 }
 
+// How often a field of that name, in lower case, stands in a list of fields.
+std::size_t count_fields(const ngx_list_t& fields, std::string_view lower_name) noexcept;
+
 // A gRPC call that has ended with an error, whatever its HTTP status is.
 bool failed_as_call(const ngx_http_request_t* r) noexcept;
 

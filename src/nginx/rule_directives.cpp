@@ -5,6 +5,7 @@
 #include "nginx/conf.hpp"
 #include "nginx/setters.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace billing {
@@ -13,6 +14,39 @@ namespace {
 
 constexpr ngx_int_t k_least_hold = 10;
 constexpr ngx_int_t k_most_hold = 7 * 86400;
+
+bool is_use_part(std::string_view text) noexcept { return text.starts_with("settle=") || text.starts_with("max="); }
+
+// settle=$variable or max=N, once each.
+char* set_use_part(ngx_conf_t* cf, std::string_view text, UseReport& use) {
+    if (text.starts_with("max=")) {
+        const std::uint32_t most = parse_cost(text.substr(4));
+        if (most == 0 || use.most != k_max_cost) {
+            return fail(cf, "invalid \"" + std::string{text} + "\"; write max=N once, from 1 to " +
+                                std::to_string(k_max_cost));
+        }
+        use.most = most;
+        return NGX_CONF_OK;
+    }
+    text.remove_prefix(std::string_view{"settle="}.size());
+    if (text.find('$') == std::string_view::npos || use.value != nullptr) {
+        return fail(cf, "invalid \"settle=" + std::string{text} +
+                            "\"; write a variable once, as settle=$upstream_http_x_billing_cost");
+    }
+    constexpr std::string_view k_field = "$upstream_http_";
+    if (text.starts_with(k_field)) {
+        use.field = text.substr(k_field.size());
+        std::replace(use.field.begin(), use.field.end(), '_', '-');
+    }
+    use.value = compile(cf, text);
+    return use.value == nullptr ? static_cast<char*>(NGX_CONF_ERROR) : NGX_CONF_OK;
+}
+
+char* check_use(ngx_conf_t* cf, const UseReport& use) {
+    return use.value == nullptr && use.most != k_max_cost
+               ? fail(cf, "\"max=\" bounds what settle= may report; write settle=$variable beside it")
+               : NGX_CONF_OK;
+}
 
 } // namespace
 
@@ -74,9 +108,15 @@ char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 quota.window = text.substr(7);
                 continue;
             }
+            if (is_use_part(text)) {
+                if (char* problem = set_use_part(cf, text, quota.use); problem != NGX_CONF_OK) {
+                    return problem;
+                }
+                continue;
+            }
             if (!text.starts_with("cost=") || std::exchange(priced, true)) {
                 return fail(cf, "unknown parameter \"" + std::string{text} +
-                                    "\"; write cost=N or cost=$variable, and window=NAME");
+                                    "\"; write cost=N or cost=$variable, window=NAME, settle=$variable and max=N");
             }
             text.remove_prefix(std::string_view{"cost="}.size());
             const std::uint32_t constant = parse_cost(text);
@@ -93,6 +133,9 @@ char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             if (other.rule.key == quota.rule.key && (other.window == quota.window || quota.window.empty())) {
                 return fail(cf, "quota \"" + quota.rule.key + "\" is here already; write its cost= once");
             }
+        }
+        if (char* problem = check_use(cf, quota.use); problem != NGX_CONF_OK) {
+            return problem;
         }
         loc.quotas.push_back(std::move(quota));
         return NGX_CONF_OK;
@@ -145,15 +188,25 @@ char* set_credits(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 return static_cast<char*>(NGX_CONF_ERROR);
             }
         }
-        if (cf->args->nelts == 4) {
-            const auto text = word(cf, 3);
+        for (ngx_uint_t index = 3; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            if (is_use_part(text)) {
+                if (char* problem = set_use_part(cf, text, credit.use); problem != NGX_CONF_OK) {
+                    return problem;
+                }
+                continue;
+            }
             ngx_str_t time = as_ngx(text.starts_with("hold=") ? text.substr(5) : std::string_view{});
             const ngx_int_t seconds = ngx_parse_time(&time, 1);
             if (seconds < k_least_hold || seconds > k_most_hold) {
                 return fail(cf, "invalid \"" + std::string{text} +
-                                    "\"; write hold=TIME, from 10s to 7d, longer than any request takes");
+                                    "\"; write hold=TIME, from 10s to 7d, longer than any request takes, "
+                                    "settle=$variable and max=N");
             }
             credit.rule.hold_seconds = static_cast<std::uint32_t>(seconds);
+        }
+        if (char* problem = check_use(cf, credit.use); problem != NGX_CONF_OK) {
+            return problem;
         }
         for (const auto& other : loc.credits) {
             if (other.rule.key == credit.rule.key) {

@@ -28,7 +28,9 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /page/ { billing_credits logo 11; error_page 402 = @page; proxy_pass http://app; }
     location @page { billing off; rewrite ^ /sorry break; proxy_pass http://app; }
     location /upgrade { billing_checkout; }
-    location /short/ { billing_credits logo 2 hold=10s; proxy_pass http://app; }
+    location /worth/ { billing_credits logo 3 settle=$upstream_http_x_billing_cost max=8; proxy_pass http://app; }
+    location /tokens/ { billing_quota requests cost=5 settle=$upstream_http_x_billing_cost max=1000; proxy_pass http://app; }
+    location /moody/ { billing_paid_status 2xx 404; billing_credits logo 2; proxy_pass http://app; }
 END
 my ($host, $other) = $world->hosts;
 my $n = 0;
@@ -68,6 +70,16 @@ cell('a mirror takes nothing', GET => '/mirror/x', 200, '8/2');
 cell('billing_check, for another proxy', GET => '/check/x', 200, '8/2');
 cell('observed, and let through without', GET => '/seen/x', 200, '10/0');
 cell('a refusal with a page of its own', GET => '/page/x', 200, '10/0');
+cell('billing_paid_status: a 404 is paid for', GET => '/moody/status/404', 404, '8/2');
+cell('a 302 is not', GET => '/moody/status/302', 302, '10/0');
+cell('G14: the application says that it was less', GET => '/worth/x?used=1', 200, '9/1');
+cell('G14: nothing at all', GET => '/worth/x?used=0', 200, '10/0');
+cell('G14: more', GET => '/worth/x?used=7', 200, '3/7');
+cell('G14: more than can be believed', GET => '/worth/x?used=9', 200, '2/8');
+cell('G14: nothing is said', GET => '/worth/x', 200, '7/3');
+cell("G14: what is no number ($_)", GET => "/worth/x?used=$_", 200, '7/3') for '%2B5', '1e3', '-1', '9223372036854775808', '1&used=1';
+cell('G14: of what failed nothing is charged', GET => '/worth/status/500?used=2', 500, '10/0');
+$_->expect_log(qr/the use of (?:logo|requests) was reported/) for $host;
 for my $wrong ('', 0, -1, '1e3', '9999999') {
     my $account = newcomer();
     is $host->get("/any/x?n=$wrong", as($account))->status, 400, "units \"$wrong\" are none";
@@ -98,6 +110,15 @@ is $third->json->{creditType}, 'mockup', 'it is named';
 settles($both, '4/6', 'G18: nothing of the other is taken');
 is balance($both, 'mockup'), '0/4', 'nor of it';
 ok eval { wait_for(sub { $used->($both) == 2 }, 10, 'reported') }, 'G18: nor of the quota';
+
+# --- G14 for quotas: tokens of a language model, say
+my $model = newcomer();
+my $units = 0;
+for my $case (['?used=2', 2], ['', 5], ['?used=0', 0], ['?used=18', 18], ['?used=1000', 1000], ['?used=+1', 5]) {
+    is $host->get("/tokens/x$case->[0]", as($model))->status, $units >= 20 ? 402 : 200, "G14: tokens $case->[0] at $units of 20";
+    $units += $units >= 20 ? 0 : $case->[1];
+    ok eval { wait_for(sub { $used->($model) == $units }, 10, 'reported') }, "G14: $units by now" or diag $used->($model);
+}
 
 # --- many at once, on two hosts: exactly as many as there are
 my $crowd = newcomer();

@@ -2,6 +2,7 @@
 # {"method", "path", "query", "headers", "body"} of what it received, and counts what it received. Paths that fail on purpose:
 #   /status/503    that status             /slow/1.5    the answer after so many seconds
 #   /abort         no answer, the connection is closed
+# With ?used=N its answer says X-Billing-Cost: N, as often as it stands there.
 # Under the gate's prefixes too: only the end of the path counts (/api/status/503). GET / is a page for the demo, App.html.
 package Billing::App;
 use v5.36;
@@ -72,6 +73,7 @@ sub receive($c, $count) {
         headers => {map { lc($_) => $request->headers->header($_) } $request->headers->names->@*},
         body => $request->body,
     );
+    $c->res->headers->add('X-Billing-Cost' => $_) for $request->url->query->every_param('used')->@*;
     if ($path =~ m{/status/(\d{3})$}) {
         $c->render(json => \%answer, status => $1);
     } elsif ($path =~ m{/slow/([\d.]+)$}) {
