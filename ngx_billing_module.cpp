@@ -107,7 +107,9 @@ ngx_command_t commands[] = {
                       set_portal), // [redirect] [create] [configuration=S]...
     content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade), // for development
     content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS, set_webhook),
-    content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check),     // the decision, for other proxies
+    content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check), // the decision, for other proxies
+    content_directive(ngx_string("billing_credits_api"), NGX_CONF_1MORE,
+                      set_credits_api),                                             // token=SETTING | certificate
     content_directive(ngx_string("billing_metrics"), NGX_CONF_NOARGS, set_metrics), // for the inside
     ngx_null_command,
 };

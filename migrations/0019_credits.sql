@@ -356,26 +356,36 @@ $$ SELECT a.id FROM accounts a WHERE a.external_id = p_account AND a.deleted_at 
 CREATE FUNCTION billing.credit_no(p_credit text) RETURNS smallint LANGUAGE sql STABLE SET search_path = billing, pg_temp AS
 $$ SELECT t.credit_no FROM credit_types t WHERE t.credit_key = p_credit $$;
 
+-- What an answer says of a refusal: a code for programs and words for people.
+CREATE FUNCTION billing.credit_refusal(p_code text) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT pg_catalog.jsonb_build_object('success', false, 'code', p_code, 'error', CASE p_code
+        WHEN 'UNKNOWN_ACCOUNT' THEN 'Unknown account' WHEN 'UNKNOWN_CREDIT' THEN 'Unknown credit type'
+        WHEN 'INVALID_QUANTITY' THEN 'The quantity must be a whole number from 1'
+        WHEN 'INVALID_KEY' THEN 'The key must be 1 to 100 printable characters, without spaces and colons'
+        WHEN 'INSUFFICIENT_CREDITS' THEN 'Insufficient credits' WHEN 'REFUNDED' THEN 'Refunded'
+        WHEN 'NOTHING_TAKEN' THEN 'Nothing was taken under this key' END)
+$$;
+
 -- Why a call cannot be meant so; NULL: it can.
-CREATE FUNCTION billing.credit_mistake(p_account text, p_credit text, p_quantity bigint, p_key text) RETURNS text
+CREATE FUNCTION billing.credit_mistake(p_account text, p_credit text, p_quantity bigint, p_key text) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
-    SELECT CASE WHEN account_no(p_account) IS NULL THEN 'Unknown account'
-                WHEN credit_no(p_credit) IS NULL THEN 'Unknown credit type'
-                WHEN coalesce(p_quantity, 0) NOT BETWEEN 1 AND 1099511627776 THEN 'The quantity must be a whole number from 1'
-                WHEN coalesce(p_key !~ '^[!-9;-~]{1,100}$', true)
-                THEN 'The key must be 1 to 100 printable characters, without spaces and colons' END
+    SELECT credit_refusal(x.code) FROM (SELECT CASE
+        WHEN account_no(p_account) IS NULL THEN 'UNKNOWN_ACCOUNT'
+        WHEN credit_no(p_credit) IS NULL THEN 'UNKNOWN_CREDIT'
+        WHEN coalesce(p_quantity, 0) NOT BETWEEN 1 AND 1099511627776 THEN 'INVALID_QUANTITY'
+        WHEN coalesce(p_key !~ '^[!-9;-~]{1,100}$', true) THEN 'INVALID_KEY' END AS code) x WHERE x.code IS NOT NULL
 $$;
 
 -- Whether p_quantity units could be taken now. Takes nothing.
 CREATE FUNCTION billing.check_credits(p_account text, p_credit text, p_quantity bigint) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake text := credit_mistake(p_account, p_credit, p_quantity, 'x');
+    v_mistake jsonb := credit_mistake(p_account, p_credit, p_quantity, 'x');
     v_left    bigint;
     v_room    bigint;
 BEGIN
     IF v_mistake IS NOT NULL THEN
-        RETURN jsonb_build_object('allowed', false, 'error', v_mistake);
+        RETURN v_mistake - 'success' || '{"allowed": false}';
     END IF;
     SELECT b.remaining, credit_room(b) INTO v_left, v_room FROM credit_balances b
         WHERE b.account_id = account_no(p_account) AND b.credit_no = credit_no(p_credit);
@@ -392,13 +402,13 @@ CREATE FUNCTION billing.deduct_credits(p_account text, p_credit text, p_quantity
                                        p_hold interval DEFAULT NULL, p_job text DEFAULT NULL) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake text := credit_mistake(p_account, p_credit, p_quantity, p_key);
+    v_mistake jsonb := credit_mistake(p_account, p_credit, p_quantity, p_key);
     v_account bigint := account_no(p_account);
     v_over    bigint;
     t         record;
 BEGIN
     IF v_mistake IS NOT NULL THEN
-        RETURN jsonb_build_object('success', false, 'error', v_mistake);
+        RETURN v_mistake;
     END IF;
     SELECT x.* INTO t FROM credits_take('{1}', ARRAY[p_key], ARRAY[v_account], ARRAY[credit_no(p_credit)], ARRAY[p_quantity],
         ARRAY[ceil(extract(epoch FROM p_hold))::integer], ARRAY[p_job]) x;
@@ -406,8 +416,9 @@ BEGIN
         WHERE l.account_id = v_account AND l.action = 'overage'
           AND l.idem_key IN ('take:' || p_key || ':' || p_credit, 'over:' || p_key || ':' || p_credit);
     RETURN jsonb_strip_nulls(jsonb_build_object('success', t.kept > 0, 'balance_after', t.remaining, 'is_overage', v_over > 0,
-        'overage_quantity', v_over, 'repeated', nullif(t.repeated, false),
-        'error', CASE WHEN t.kept = 0 AND t.repeated THEN 'Refunded' WHEN t.kept = 0 THEN 'Insufficient credits' END));
+            'overage_quantity', v_over, 'repeated', nullif(t.repeated, false)))
+        || CASE WHEN t.kept > 0 THEN '{}'
+                WHEN t.repeated THEN credit_refusal('REFUNDED') ELSE credit_refusal('INSUFFICIENT_CREDITS') END;
 END $$;
 
 -- The work of a taking is done: what was taken is kept, or p_quantity of it, the rest goes back; more is taken as far as there
@@ -415,16 +426,16 @@ END $$;
 CREATE FUNCTION billing.commit_credits(p_account text, p_credit text, p_key text, p_quantity bigint DEFAULT NULL) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake text := credit_mistake(p_account, p_credit, coalesce(p_quantity, 1), p_key);
+    v_mistake jsonb := credit_mistake(p_account, p_credit, coalesce(p_quantity, 1), p_key);
     v_account bigint := account_no(p_account);
     v_late    bigint;
 BEGIN
     IF v_mistake IS NULL AND NOT EXISTS (SELECT FROM credit_ledger l
             WHERE l.account_id = v_account AND l.idem_key = 'take:' || p_key || ':' || p_credit) THEN
-        v_mistake := 'Nothing was taken under this key';
+        v_mistake := credit_refusal('NOTHING_TAKEN');
     END IF;
     IF v_mistake IS NOT NULL THEN
-        RETURN jsonb_build_object('success', false, 'error', v_mistake);
+        RETURN v_mistake;
     END IF;
     PERFORM credit_balance(v_account, credit_no(p_credit)); -- credits_late is called in the same transaction here
     SELECT coalesce(sum(s.late), 0) INTO v_late FROM credits_settle(ARRAY[p_key], ARRAY[v_account], ARRAY[credit_no(p_credit)], ARRAY[p_quantity]) s;
@@ -438,34 +449,34 @@ CREATE FUNCTION billing.refund_credits(p_account text, p_credit text, p_key text
                                        p_reason text DEFAULT 'refunded') RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake text := credit_mistake(p_account, p_credit, coalesce(p_quantity, 1), p_key);
+    v_mistake jsonb := credit_mistake(p_account, p_credit, coalesce(p_quantity, 1), p_key);
     v_account bigint := account_no(p_account);
     v_credit  smallint := credit_no(p_credit);
     v_taken   bigint;
     v_back    bigint;
 BEGIN
     IF v_mistake IS NOT NULL THEN
-        RETURN jsonb_build_object('success', false, 'error', v_mistake);
+        RETURN v_mistake;
     END IF;
     PERFORM credit_balance(v_account, v_credit);
     DELETE FROM credit_holds h WHERE h.account_id = v_account AND h.name = p_key AND h.credit_no = v_credit;
     SELECT coalesce(-sum(l.quantity), 0) INTO v_taken FROM credit_ledger l WHERE l.account_id = v_account
         AND l.idem_key IN ('take:' || p_key || ':' || p_credit, 'over:' || p_key || ':' || p_credit);
     v_back := credit_give_back(v_account, v_credit, p_key, greatest(0, v_taken - coalesce(p_quantity, v_taken)), p_reason);
-    RETURN jsonb_build_object('success', v_taken > 0, 'refunded', v_back,
+    RETURN jsonb_build_object('success', true, 'refunded', v_back,
             'balance_after', (credit_balance(v_account, v_credit)).remaining)
-        || CASE WHEN v_taken = 0 THEN '{"error": "Nothing was taken under this key"}'::jsonb ELSE '{}' END;
+        || CASE WHEN v_taken = 0 THEN credit_refusal('NOTHING_TAKEN') ELSE '{}' END;
 END $$;
 
 -- Units given, beside what plans allocate; they do not expire. Once for each p_key.
 CREATE FUNCTION billing.grant_credits(p_account text, p_credit text, p_quantity bigint, p_key text, p_reason text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake text := credit_mistake(p_account, p_credit, p_quantity, p_key);
+    v_mistake jsonb := credit_mistake(p_account, p_credit, p_quantity, p_key);
     b         credit_balances;
 BEGIN
     IF v_mistake IS NOT NULL THEN
-        RETURN jsonb_build_object('success', false, 'error', v_mistake);
+        RETURN v_mistake;
     END IF;
     PERFORM FROM accounts a WHERE a.id = account_no(p_account) FOR NO KEY UPDATE;
     b := credit_balance(account_no(p_account), credit_no(p_credit));
@@ -482,18 +493,18 @@ END $$;
 CREATE FUNCTION billing.adjust_credits(p_account text, p_credit text, p_delta bigint, p_key text, p_reason text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake text := credit_mistake(p_account, p_credit, abs(p_delta), p_key);
+    v_mistake jsonb := credit_mistake(p_account, p_credit, abs(p_delta), p_key);
     b         credit_balances;
 BEGIN
     IF v_mistake IS NOT NULL THEN
-        RETURN jsonb_build_object('success', false, 'error', v_mistake);
+        RETURN v_mistake;
     END IF;
     PERFORM FROM accounts a WHERE a.id = account_no(p_account) FOR NO KEY UPDATE;
     b := credit_balance(account_no(p_account), credit_no(p_credit));
     IF EXISTS (SELECT FROM credit_ledger l WHERE l.account_id = b.account_id AND l.idem_key = 'adjust:' || p_key || ':' || p_credit) THEN
         RETURN jsonb_build_object('success', true, 'repeated', true, 'balance_after', b.remaining);
     ELSIF b.remaining + p_delta < 0 THEN
-        RETURN jsonb_build_object('success', false, 'error', 'Insufficient credits', 'balance_after', b.remaining);
+        RETURN credit_refusal('INSUFFICIENT_CREDITS') || jsonb_build_object('balance_after', b.remaining);
     END IF;
     b.bought := least(greatest(b.bought + greatest(p_delta, 0), 0), b.remaining + p_delta);
     b.remaining := b.remaining + p_delta;
@@ -506,6 +517,12 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     billing.credits_take(integer[], text[], bigint[], smallint[], bigint[], integer[], text[]),
     billing.credits_settle(text[], bigint[], smallint[], bigint[]),
-    billing.credits_late(text[], bigint[], smallint[], bigint[])
+    billing.credits_late(text[], bigint[], smallint[], bigint[]),
+    billing.check_credits(text, text, bigint),
+    billing.deduct_credits(text, text, bigint, text, interval, text),
+    billing.commit_credits(text, text, text, bigint),
+    billing.refund_credits(text, text, text, bigint, text),
+    billing.grant_credits(text, text, bigint, text, text),
+    billing.adjust_credits(text, text, bigint, text, text)
     TO billing_gate, billing_jobs;
 GRANT EXECUTE ON FUNCTION billing.credits_sweep(integer) TO billing_jobs;

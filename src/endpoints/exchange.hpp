@@ -20,11 +20,15 @@ struct Request {
     std::string email;   // as billing_customer has them
     std::string name;
     std::string content_type; // without parameters, in lower case
+    std::string path;         // of the location's address, decoded
     std::string query;        // as it came
     std::string body;
-    std::string origin;     // Origin
-    std::string fetch_site; // Sec-Fetch-Site
-    std::string signature;  // Stripe-Signature
+    std::string origin;          // Origin
+    std::string fetch_site;      // Sec-Fetch-Site
+    std::string signature;       // Stripe-Signature
+    std::string authorization;   // Authorization
+    std::string idempotency_key; // Idempotency-Key
+    bool certified = false;      // by a certificate that nginx has verified, where the location asks for one
 
     bool is_local = false; // from this machine
 

@@ -11,6 +11,7 @@
 #include "state/account_store.hpp"
 #include "state/batched_intake.hpp"
 #include "state/checkout_store.hpp"
+#include "state/credit_calls.hpp"
 #include "state/host_gauges.hpp"
 #include "state/table.hpp"
 
@@ -26,6 +27,7 @@ struct Services {
     StripeApi& stripe;
     AccountStore& accounts;
     CheckoutStore& checkouts;
+    CreditCalls& credits;
     BatchedIntake& intake;
     Turns& turns; // one checkout at a time for each account
     Table& table;
@@ -49,7 +51,8 @@ struct EndpointSettings {
     // everybody who speaks for the account.
     std::vector<std::string> roles;
     std::vector<std::string> member_roles;
-    std::vector<std::string> secrets; // of webhooks
+    std::vector<std::string> secrets;    // of webhooks
+    std::vector<std::string> api_tokens; // of billing_credits_api
     std::int64_t tolerance_seconds = 300;
 };
 

@@ -34,6 +34,7 @@ struct CreditCharge {
     std::uint32_t count = 0;
     std::uint32_t room = 0;
     std::uint8_t decisions = 0; // that waited for them
+    TakingName reservation;     // of the last of them that took some
 
     // Units of this type that the account has paid already in this request.
     std::uint32_t paid(std::uint64_t account_id, std::uint8_t credit_no) const noexcept {

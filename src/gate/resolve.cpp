@@ -158,6 +158,7 @@ Task<Decision> Gate::pay_credits(Ask ask, Seen seen, Decision decision, Charge& 
     }
     if (answer && answer->taken) {
         table_.count(Counter::credits_taken, asked.count);
+        charge.credits->reservation = asked.name;
         co_return decision;
     }
     undo_decision(charge, number);

@@ -20,6 +20,8 @@ const char* name_of(EndpointKind kind) noexcept {
         return "billing_webhook";
     case EndpointKind::metrics:
         return "billing_metrics";
+    case EndpointKind::credits_api:
+        return "billing_credits_api";
     case EndpointKind::none:
         break;
     }
@@ -104,6 +106,8 @@ void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& par
         conf.portal_configuration = parent.portal_configuration;
         conf.portal_return = parent.portal_return;
         conf.portal_makes_customer = parent.portal_makes_customer;
+        conf.api_tokens = parent.api_tokens;
+        conf.certificate = parent.certificate;
         conf.place = parent.place;
         core->handler = endpoint_handler;
     }
@@ -126,6 +130,11 @@ void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent) {
 char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     EndpointConf& conf = loc.endpoint;
     if (conf.kind == EndpointKind::metrics) {
+        return NGX_CONF_OK;
+    }
+    if (conf.kind == EndpointKind::credits_api) {
+        conf.settings.api_tokens = conf.api_tokens;
+        conf.settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
         return NGX_CONF_OK;
     }
     if (!main.stripe && conf.kind != EndpointKind::upgrade) {

@@ -14,7 +14,7 @@
 
 namespace billing {
 
-enum class EndpointKind : std::uint8_t { none, checkout, portal, upgrade, webhook, metrics };
+enum class EndpointKind : std::uint8_t { none, checkout, portal, upgrade, webhook, metrics, credits_api };
 
 // Where a server's checkout and portal are; "" for none, and for those without a fixed address.
 struct EndpointPaths {
@@ -45,6 +45,8 @@ struct EndpointConf {
     std::string portal_configuration;
     std::string portal_return;
     bool portal_makes_customer = false;
+    std::vector<std::string> api_tokens;
+    ngx_http_complex_value_t* certificate = nullptr; // "SUCCESS" where nginx has verified the client's
     ConfPlace place;
 
     std::optional<std::string> public_url; // without a slash at its end

@@ -91,6 +91,42 @@ char* read_portal_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf
     return NGX_CONF_OK;
 }
 
+constexpr std::size_t k_least_token = 20;
+
+// Who may ask: never everybody.
+char* read_api_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    if (text == "certificate") {
+        conf.certificate = compile(cf, "$ssl_client_verify");
+        return conf.certificate == nullptr ? static_cast<char*>(NGX_CONF_ERROR) : NGX_CONF_OK;
+    }
+    const auto setting = after(text, "token=");
+    if (!setting) {
+        return fail(cf, "invalid \"" + std::string{text} +
+                            "\"; write token=file:PATH of a file that holds a secret, or certificate");
+    }
+    auto token = read_secret(cf, *setting);
+    if (!token) {
+        return fail(cf, token.error());
+    }
+    if (token.value().size() < k_least_token) {
+        return fail(cf, "the token is too short to be a secret; write one of at least " +
+                            std::to_string(k_least_token) + " characters, as `openssl rand -hex 32` makes it");
+    }
+    conf.api_tokens.push_back(std::move(token).value());
+    return NGX_CONF_OK;
+}
+
+char* read_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    switch (conf.kind) {
+    case EndpointKind::checkout:
+        return read_checkout_word(cf, text, conf);
+    case EndpointKind::credits_api:
+        return read_api_word(cf, text, conf);
+    default:
+        return read_portal_word(cf, text, conf);
+    }
+}
+
 char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
     if (loc.endpoint.kind != EndpointKind::none) {
         return loc.endpoint.kind == kind ? duplicate() : fail(cf, "this location answers for something else already");
@@ -98,9 +134,7 @@ char* set_endpoint(ngx_conf_t* cf, LocConf& loc, EndpointKind kind) {
     loc.endpoint.kind = kind;
     loc.endpoint.place = ConfPlace::here(cf);
     for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
-        char* problem = kind == EndpointKind::checkout ? read_checkout_word(cf, word(cf, index), loc.endpoint)
-                                                       : read_portal_word(cf, word(cf, index), loc.endpoint);
-        if (problem != NGX_CONF_OK) {
+        if (char* problem = read_word(cf, word(cf, index), loc.endpoint); problem != NGX_CONF_OK) {
             return problem;
         }
     }
@@ -202,6 +236,10 @@ char* set_upgrade(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 
 char* set_webhook(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::webhook); });
+}
+
+char* set_credits_api(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::credits_api); });
 }
 
 char* set_metrics(ngx_conf_t* cf, ngx_command_t*, void* conf) {

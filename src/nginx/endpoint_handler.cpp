@@ -1,6 +1,7 @@
 #include "nginx/endpoint_handler.hpp"
 
 #include "endpoints/checkout.hpp"
+#include "endpoints/credits_api.hpp"
 #include "endpoints/metrics.hpp"
 #include "endpoints/portal.hpp"
 #include "endpoints/upgrade.hpp"
@@ -101,6 +102,8 @@ Task<Response> work_for(EndpointKind kind, Request request, Services& services, 
         return metrics(std::move(request), services, settings);
     case EndpointKind::webhook:
         return webhook(std::move(request), services, settings);
+    case EndpointKind::credits_api:
+        return credits_api(std::move(request), services, settings);
     case EndpointKind::none:
         break;
     }
@@ -150,10 +153,13 @@ Request read_fields(ngx_http_request_t* r) {
     Request request;
     request.method = view(r->method_name);
     request.content_type = content_type_of(r);
+    request.path = view(r->uri);
     request.query = view(r->args);
     request.origin = header_of(r, "origin");
     request.fetch_site = header_of(r, "sec-fetch-site");
     request.signature = header_of(r, "stripe-signature");
+    request.authorization = header_of(r, "authorization");
+    request.idempotency_key = header_of(r, "idempotency-key");
     request.is_local = is_loopback(r->connection->sockaddr);
     return request;
 }
@@ -180,7 +186,7 @@ bool read_value(ngx_http_request_t* r, ngx_http_complex_value_t* value, std::str
 // Who asks. A refusal where the id cannot be one.
 std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf, Request& request) {
     std::string_view account;
-    if (!conf.account.given()) {
+    if (!conf.account.given() || conf.endpoint.kind == EndpointKind::credits_api) { // which names the account itself
         return std::nullopt;
     }
     if (!conf.account.read(r, account)) {
@@ -196,9 +202,14 @@ std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf,
     return std::nullopt;
 }
 
-// What the operator's variables say of the person who asks. False: nginx could not tell.
+// What the operator's variables say of who asks. False: nginx could not tell.
 bool read_person(ngx_http_request_t* r, const EndpointConf& conf, Request& request) {
     const ContactSource contact = conf.contact.value_or(ContactSource{});
+    std::string verdict;
+    if (!read_value(r, conf.certificate, verdict)) {
+        return false;
+    }
+    request.certified = verdict == "SUCCESS";
     return read_value(r, conf.role ? conf.role->value : nullptr, request.role) &&
            read_value(r, conf.subject ? conf.subject->value : nullptr, request.subject) &&
            read_value(r, contact.email, request.email) && read_value(r, contact.name, request.name);

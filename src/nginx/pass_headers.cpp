@@ -21,8 +21,8 @@ struct Field {
 
 template <std::size_t k_index>
 std::string variable(const RequestRecord& record) {
-    constexpr std::array<std::string_view, 4> k_names = {"billing_account", "billing_plan", "billing_status",
-                                                         "billing_remaining"};
+    constexpr std::array<std::string_view, 5> k_names = {"billing_account", "billing_plan", "billing_status",
+                                                         "billing_remaining", "billing_reservation"};
     return read_variable(record, k_names[k_index]);
 }
 
@@ -37,12 +37,13 @@ std::string priority(const RequestRecord& record) {
     return text == nullptr ? "" : *text;
 }
 
-constexpr std::array<Field, 6> k_fields = {{
+constexpr std::array<Field, 7> k_fields = {{
     {"X-Billing-Account", "x-billing-account", variable<0>},
     {"X-Billing-Plan", "x-billing-plan", variable<1>},
     {"X-Billing-Status", "x-billing-status", variable<2>},
     {"X-Billing-Features", "x-billing-features", features},
     {"X-Billing-Remaining", "x-billing-remaining", variable<3>},
+    {"X-Billing-Reservation", "x-billing-reservation", variable<4>},
     {"X-Billing-Priority", "x-billing-priority", priority},
 }};
 

@@ -43,7 +43,7 @@ struct Variable {
     Reader read;
 };
 
-constexpr std::array<Variable, 12> k_variables = {{
+constexpr std::array<Variable, 13> k_variables = {{
     {"billing_account", [](const RequestRecord& record) { return std::string{record.account}; }},
     {"billing_plan", plan_key},
     {"billing_status",
@@ -67,6 +67,11 @@ constexpr std::array<Variable, 12> k_variables = {{
      [](const RequestRecord& record) {
          return std::to_string(record.charge.sum() +
                                recharged_units(*static_cast<const ngx_http_request_t*>(record.cleanup.data)));
+     }},
+    {"billing_reservation",
+     [](const RequestRecord& record) {
+         const CreditCharge* credits = record.charge.credits;
+         return credits == nullptr ? std::string{} : std::string{credits->reservation.view()};
      }},
     {"billing_source", [](const RequestRecord& record) { return std::string{to_text(record.decision.source)}; }},
     {"billing_time",

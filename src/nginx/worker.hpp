@@ -76,6 +76,7 @@ private:
     StripeApi stripe_;
     Turns turns_;
     CheckoutStore checkouts_;
+    CreditCalls credit_calls_;
     BatchedIntake intake_;
     HostGauges gauges_;
     Services services_;

@@ -62,6 +62,8 @@ my @mistakes = (
     ['settle: no variable', '', 'billing_quota requests settle=7;', qr/invalid "settle=7"; write a variable once, as settle=\$upstream_http_x_billing_cost in .*:\d+/],
     ['settle: max alone', '', 'billing_quota requests max=7;', qr/"max=" bounds what settle= may report; write settle=\$variable beside it in .*:\d+/],
     ['settle: max', '', 'billing_credits logo 1 settle=$upstream_http_x max=0;', qr/invalid "max=0"; write max=N once, from 1 to 1000000 in .*:\d+/],
+    ['credits api: nobody', '', 'location /c { billing_credits_api public; }', qr/invalid "public"; write token=file:PATH of a file that holds a secret, or certificate in .*:\d+/],
+    ['credits api: short token', '', 'location /c { billing_credits_api token=short; }', qr/the token is too short to be a secret; write one of at least 20 characters/],
     ['paid status', '', 'billing_paid_status 2xx 6xx;', qr/invalid status "6xx"; write 2xx and the like, or statuses as 404; 499 is a client that left in .*:\d+/],
     ['paid status: twice', '', 'billing_paid_status 2xx; billing_paid_status 3xx;', qr/is duplicate in .*:\d+/],
     ['credits: none', '', 'billing_credits logo 0;', qr/invalid number of credits "0"; write a whole number from 1 to 1000000 or a variable in .*:\d+/],

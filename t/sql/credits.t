@@ -49,7 +49,7 @@ is_deeply call('check_credits', 'n', 'logo', 5),
 is_deeply call('check_credits', 'n', 'video', 1),
     { allowed => $no, remaining => 0, required => 1, needsUpgrade => $yes, overageAllowed => $no }, 'C15: an account without that balance';
 is_deeply deduct('n', 'logo', 5, 'k1'),
-    { success => $no, balance_after => 4, is_overage => $no, overage_quantity => 0, error => 'Insufficient credits' }, 'G12: 5 of 4 are refused';
+    { success => $no, balance_after => 4, is_overage => $no, overage_quantity => 0, code => 'INSUFFICIENT_CREDITS', error => 'Insufficient credits' }, 'G12: 5 of 4 are refused';
 my $first = deduct('n', 'logo', 4, 'k2', undef, 'job-7');
 is_deeply $first, { success => $yes, balance_after => 0, is_overage => $no, overage_quantity => 0 }, 'S3: 4 of 4 are taken';
 is_deeply deduct('n', 'logo', 4, 'k2'), { %$first, repeated => $yes }, 'G17: the same key takes once';
@@ -60,11 +60,12 @@ is_deeply deduct('n', 'logo', 4, 'k2')->{error}, 'Refunded', 'what was refunded 
 is_deeply call('refund_credits', 'n', 'logo', 'k3')->{error}, 'Nothing was taken under this key', 'a refund that comes before its taking';
 is deduct('n', 'logo', 1, 'k3')->{success}, $no, 'keeps it from being taken';
 is credits('n'), '4/0/0', 'nothing has been lost';
-for my $wrong (['nobody', 'logo', 1, 'k', 'Unknown account'], ['n', 'gold', 1, 'k', 'Unknown credit type'],
-    ['n', 'logo', 0, 'k', 'The quantity must be a whole number from 1'], ['n', 'logo', -4, 'k', 'The quantity must be a whole number from 1'],
-    ['n', 'logo', 1, 'a b', 'The key must be 1 to 100 printable characters, without spaces and colons']) {
-    my $error = pop @$wrong;
-    is_deeply deduct(@$wrong), { success => $no, error => $error }, "S3: $error";
+for my $wrong (['nobody', 'logo', 1, 'k', 'UNKNOWN_ACCOUNT', 'Unknown account'], ['n', 'gold', 1, 'k', 'UNKNOWN_CREDIT', 'Unknown credit type'],
+    ['n', 'logo', 0, 'k', 'INVALID_QUANTITY', 'The quantity must be a whole number from 1'],
+    ['n', 'logo', -4, 'k', 'INVALID_QUANTITY', 'The quantity must be a whole number from 1'],
+    ['n', 'logo', 1, 'a b', 'INVALID_KEY', 'The key must be 1 to 100 printable characters, without spaces and colons']) {
+    my ($code, $error) = splice @$wrong, -2;
+    is_deeply deduct(@$wrong), { success => $no, code => $code, error => $error }, "S3: $error";
 }
 like $w->value(q{SELECT prosrc FROM pg_proc WHERE proname = 'credits_take'}), qr/FOR UPDATE/, 'AC-32: deductions lock by FOR UPDATE';
 

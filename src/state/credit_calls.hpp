@@ -1,0 +1,40 @@
+// Credits by names: what the application's back ends ask for, one call at a time. SQL's own words are the answer.
+#pragma once
+
+#include "async/task.hpp"
+#include "domain/json.hpp"
+#include "drivers/postgres.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace billing {
+
+enum class CreditAction : std::uint8_t { check, take, commit, refund, grant, adjust };
+
+struct CreditCall {
+    CreditAction action = CreditAction::check;
+    std::string account;
+    std::string credit; // type
+    std::string key;    // once for each; check needs none
+    std::optional<std::int64_t> quantity;
+    std::optional<std::int64_t> hold_seconds; // of take: undecided, it comes back after that
+    std::string job;                          // of take: what the ledger says it was for
+    std::string reason;                       // of refund, grant, adjust: what the ledger says
+};
+
+class CreditCalls {
+public:
+    // References outlive the object.
+    explicit CreditCalls(Postgres& postgres) : postgres_(postgres) {}
+
+    // An object with "success" (of check "allowed"); a refusal has "code" and "error". Null: PostgreSQL could not be
+    // asked, or its answer was lost; the same call may be made again. Any process.
+    Task<Json> call(CreditCall call);
+
+private:
+    Postgres& postgres_;
+};
+
+} // namespace billing
