@@ -43,8 +43,8 @@ CREATE TABLE billing.subscriptions (
     customer_id     text COLLATE "C",
     status          text NOT NULL,
     prices          text[] NOT NULL DEFAULT '{}',
-    price_id        text COLLATE "C",
-    plan_no         smallint REFERENCES billing.plans ON DELETE SET NULL, -- NULL: the catalog knows none of the prices
+    price_id        text COLLATE "C", -- NULL: the catalog knows none of the prices
+    plan_no         smallint REFERENCES billing.plans ON DELETE SET NULL, -- of price_id, or the last one that was known
     quantity        bigint,
     period_start    billing.moment,
     period_end      billing.moment,

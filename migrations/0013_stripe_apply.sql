@@ -62,19 +62,20 @@ BEGIN
           AND coalesce(cycle_start(s.anchor, s.period_start) <> s.period_start, s.anchor IS NULL);
 END $$;
 
--- What follows for each of an account's subscriptions: the plan (the best among its known prices), and while it owes, until
--- when that is let pass and whether it is held. Grace begins at the first failure of the oldest open invoice, or when it was
--- first seen owing while no failure is known. p_policy, p_grace: what is configured now, for the second case.
+-- What follows for each of an account's subscriptions: the plan (the best among its known prices; while none is known, its
+-- last one), and while it owes, until when that is let pass and whether it is held. Grace begins at the first failure of the
+-- oldest open invoice, or when it was first seen owing while no failure is known. p_policy, p_grace: what is configured now,
+-- for the second case.
 CREATE FUNCTION billing.subscriptions_settle(p_account_id bigint, p_policy text, p_grace bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
     -- Maintenance without a grace of its own: reading goes on until Stripe gives up.
     k_no_end CONSTANT bigint := 365 * 86400;
 BEGIN
-    UPDATE subscriptions s SET price_id = x.price_id, plan_no = x.plan_no
+    UPDATE subscriptions s SET price_id = x.price_id, plan_no = coalesce(x.plan_no, o.plan_no)
         FROM subscriptions o LEFT JOIN plan_prices x ON x.price_id = plan_price(o.prices)
         WHERE o.account_id = p_account_id AND s.subscription_id = o.subscription_id
-          AND ROW(s.price_id, s.plan_no) IS DISTINCT FROM ROW(x.price_id, x.plan_no);
+          AND ROW(s.price_id, s.plan_no) IS DISTINCT FROM ROW(x.price_id, coalesce(x.plan_no, o.plan_no));
 
     UPDATE invoices i SET settled = true FROM subscriptions s
         WHERE s.account_id = p_account_id AND i.subscription_id = s.subscription_id AND NOT i.settled
@@ -102,15 +103,16 @@ BEGIN
 END $$;
 
 -- The one that provides the plan: the highest plan among the live ones (what owes only within its grace); without one the
--- best of those that give no access but are not over (unpaid, paused, a status that we do not know). Else all NULL: also
--- where a first payment never came (incomplete), for starting a checkout changes nothing.
+-- best of those that give no access but are not over (unpaid, paused, a status that we do not know). A known price goes before
+-- one that is not, and who never had a plan has none to provide. Else all NULL: also where a first payment never came
+-- (incomplete), for starting a checkout changes nothing.
 CREATE FUNCTION billing.subscription_in_force(p_account_id bigint) RETURNS billing.subscriptions LANGUAGE sql STABLE
     SET search_path = billing, pg_temp AS $$
-    SELECT s.* FROM subscriptions s LEFT JOIN plans p ON p.plan_no = s.plan_no
+    SELECT s.* FROM subscriptions s JOIN plans p ON p.plan_no = s.plan_no
     WHERE s.account_id = p_account_id AND s.status NOT IN ('canceled', 'incomplete', 'incomplete_expired')
     ORDER BY CASE WHEN NOT subscription_live(subscription_state(s)) THEN 2
                   WHEN s.status = 'past_due' AND s.grace_until < clock_timestamp() THEN 1 ELSE 0 END,
-        p.plan_no IS NULL, p.rank DESC, s.status = 'past_due', s.started_at DESC NULLS LAST, s.subscription_id DESC
+        s.price_id IS NULL, p.rank DESC, s.status = 'past_due', s.started_at DESC NULLS LAST, s.subscription_id DESC
     LIMIT 1
 $$;
 
@@ -121,7 +123,7 @@ DECLARE
     v_live text[];
 BEGIN
     FOR s IN SELECT x.* FROM subscriptions x WHERE x.account_id = p_account_id AND NOT subscription_over(x.status) LOOP
-        IF s.plan_no IS NULL THEN
+        IF s.price_id IS NULL THEN
             PERFORM alarm(p_account_id, 'unknown_price', s.subscription_id || ':' || array_to_string(s.prices, ','),
                 jsonb_build_object('subscription', s.subscription_id, 'prices', s.prices));
         END IF;
@@ -150,8 +152,7 @@ CREATE FUNCTION billing.account_hold(p_account_id bigint, p_disputed boolean, p_
         WHERE a.id = p_account_id AND p_dispute IS NOT NULL AND (p_disputed OR p_dispute = 'released')
 $$;
 
--- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force. An unknown price keeps the
--- plan.
+-- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force.
 CREATE FUNCTION billing.account_recompute(p_account_id bigint, p_was billing.subscriptions, p_now billing.subscriptions,
         p_dispute text) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
@@ -162,7 +163,7 @@ DECLARE
     v_ended    record;
 BEGIN
     IF p_now.subscription_id IS NOT NULL THEN
-        UPDATE accounts a SET plan_no = coalesce(p_now.plan_no, a.plan_no),
+        UPDATE accounts a SET plan_no = p_now.plan_no,
             status = CASE WHEN subscription_live(v_state) OR v_state = 'unpaid' THEN v_state ELSE 'paused' END,
             period_start = p_now.period_start, period_end = p_now.period_end, cancel_at = p_now.cancel_at,
             trial_end = p_now.trial_end, cycle_anchor = coalesce(p_now.anchor, a.cycle_anchor),
@@ -174,7 +175,7 @@ BEGIN
                 WHERE i.subscription_id = p_now.subscription_id AND i.paid_at IS NOT NULL ORDER BY i.period_start LIMIT 1;
             v_paid := FOUND;
         END IF;
-        IF p_now.plan_no IS NOT NULL AND (v_state IN ('active', 'trialing') OR v_paid) THEN
+        IF v_state IN ('active', 'trialing') OR v_paid THEN
             PERFORM credits_allocate(p_now);
         END IF;
         RETURN;
