@@ -119,6 +119,15 @@ CREATE TABLE billing.packs (
     active    boolean NOT NULL DEFAULT true
 );
 
+-- What each price that a pack has ever had stands for: it may be paid when the catalog has another one by then. Kept by a
+-- trigger of packs; outlives them.
+CREATE TABLE billing.pack_prices (
+    price_id  text COLLATE "C" PRIMARY KEY,
+    pack_key  billing.catalog_key NOT NULL,
+    credit_no smallint NOT NULL REFERENCES billing.credit_types,
+    quantity  bigint NOT NULL CHECK (quantity > 0)
+);
+
 -- One row. epoch_manual goes up by one when a dump is restored (a dump keeps the timeline, see billing.epoch()).
 CREATE TABLE billing.meta (
     one             boolean PRIMARY KEY DEFAULT true CHECK (one),

@@ -215,3 +215,18 @@ BEGIN
             FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed()', t, t);
     END LOOP;
 END $$;
+
+-- What a price of a pack has been sold as is known for good.
+CREATE FUNCTION billing.packs_priced() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+BEGIN
+    INSERT INTO pack_prices AS x (price_id, pack_key, credit_no, quantity)
+        VALUES (NEW.price_id, NEW.pack_key, NEW.credit_no, NEW.quantity)
+        ON CONFLICT (price_id) DO UPDATE SET pack_key = excluded.pack_key, credit_no = excluded.credit_no,
+            quantity = excluded.quantity
+        WHERE ROW(x.pack_key, x.credit_no, x.quantity)
+            IS DISTINCT FROM ROW(excluded.pack_key, excluded.credit_no, excluded.quantity);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER packs_priced AFTER INSERT OR UPDATE ON billing.packs FOR EACH ROW WHEN (NEW.price_id IS NOT NULL)
+    EXECUTE FUNCTION billing.packs_priced();

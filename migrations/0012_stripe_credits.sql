@@ -190,15 +190,16 @@ BEGIN
     END LOOP;
 END $$;
 
--- A pack that was paid, once for its checkout. Prices and quantities are the catalog's. False: no pack has that price.
+-- A pack that was paid, once for its checkout. Prices and quantities are the catalog's, at the time at which it had the price.
+-- False: no pack has had it.
 CREATE FUNCTION billing.credits_buy(p_account_id bigint, p_price text, p_count bigint, p_session text,
         p_payment_intent text) RETURNS boolean LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
-    k packs;
+    k pack_prices;
     b credit_balances;
 BEGIN
-    SELECT x.* INTO k FROM packs x WHERE x.price_id = p_price;
+    SELECT x.* INTO k FROM pack_prices x WHERE x.price_id = p_price;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
