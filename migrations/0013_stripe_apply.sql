@@ -203,8 +203,18 @@ END $$;
 
 -- ---------------------------------------------------------------- effects
 
--- checkout_completed: {session, mode, customer?, payment_status, payment_intent?, price?, quantity?}. A session of ours names
--- its price itself; the event's counts only for one whose answer has not been stored yet.
+-- The payment of a pack: told once for its session. (What is paid for a subscription are its invoices.)
+CREATE FUNCTION billing.checkout_audit(p_account_id bigint, p_action text, p_price text, e jsonb) RETURNS void LANGUAGE sql
+    SET search_path = billing, pg_temp AS $$
+    INSERT INTO audit_log (account_id, actor, action, after, amount, currency)
+        SELECT p_account_id, audit_actor(), p_action, jsonb_strip_nulls(jsonb_build_object('session', e ->> 'session',
+            'price', p_price, 'payment_intent', e ->> 'payment_intent')), (e ->> 'amount')::bigint, e ->> 'currency'
+        WHERE NOT EXISTS (SELECT FROM audit_log l WHERE l.account_id = p_account_id AND l.action = p_action
+            AND l.after ->> 'session' = e ->> 'session')
+$$;
+
+-- checkout_completed: {session, mode, customer?, payment_status, payment_intent?, price?, quantity?, amount?, currency?}. A
+-- session of ours names its price itself; the event's counts only for one whose answer has not been stored yet.
 CREATE FUNCTION billing.effect_checkout(p_account_id bigint, e jsonb) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
@@ -227,10 +237,30 @@ BEGIN
         RAISE EXCEPTION 'checkout % belongs to another account', e ->> 'session' USING ERRCODE = 'BI002';
     END IF;
     DELETE FROM checkout_intents i WHERE i.account_id = p_account_id AND i.kind = c.mode;
+    IF c.mode = 'payment' AND e ->> 'payment_status' = 'paid' THEN
+        PERFORM checkout_audit(p_account_id, 'payment.succeeded', c.price_id, e);
+    END IF;
     IF c.mode = 'payment' AND e ->> 'payment_status' IN ('paid', 'no_payment_required')
        AND NOT credits_buy(p_account_id, c.price_id, coalesce((e ->> 'quantity')::bigint, 1), c.session_id, c.payment_intent) THEN
         PERFORM alarm(p_account_id, 'unknown_price', c.session_id || ':' || coalesce(c.price_id, ''),
             jsonb_build_object('session', c.session_id, 'price', c.price_id));
+    END IF;
+END $$;
+
+-- checkout_expired: {session, mode}; checkout_failed: {session, mode, price?, payment_intent?, amount?, currency?}. Nothing comes of it.
+CREATE FUNCTION billing.effect_checkout_over(p_account_id bigint, e jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    c checkout_sessions;
+BEGIN
+    -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
+    INSERT INTO checkout_sessions AS x (session_id, account_id, mode, status)
+        VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
+        ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
+        WHERE x.account_id = excluded.account_id AND x.status IN ('open', 'paid');
+    SELECT x.* INTO c FROM checkout_sessions x WHERE x.session_id = e ->> 'session' AND x.account_id = p_account_id;
+    IF c.mode = 'payment' AND e ->> 'kind' = 'checkout_failed' THEN
+        PERFORM checkout_audit(p_account_id, 'payment.failed', coalesce(c.price_id, e ->> 'price'), e);
     END IF;
 END $$;
 
@@ -415,12 +445,7 @@ BEGIN
     CASE e ->> 'kind'
         WHEN 'none', 'subscription', 'trial_ending' THEN NULL;
         WHEN 'checkout_completed' THEN PERFORM effect_checkout(p_account_id, e);
-        WHEN 'checkout_expired' THEN
-            -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
-            INSERT INTO checkout_sessions AS c (session_id, account_id, mode, status)
-                VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
-                ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
-                WHERE c.account_id = excluded.account_id AND c.status IN ('open', 'paid');
+        WHEN 'checkout_expired', 'checkout_failed' THEN PERFORM effect_checkout_over(p_account_id, e);
         WHEN 'invoice_paid' THEN v_news := effect_invoice(p_account_id, e, true, p_at);
         WHEN 'invoice_failed' THEN v_news := effect_invoice(p_account_id, e, false, p_at);
         WHEN 'charge' THEN PERFORM effect_charge(p_account_id, p_ticket, e);
@@ -439,8 +464,8 @@ END $$;
 --   [{"id", "status", "prices": ["price_.."] or "items": [{"price", "period_start", "period_end"}], "quantity",
 --     "period_start", "period_end", "cancel_at", "trial_end", "created", "ended_at", "customer", "pause"}],
 --   times in unix seconds or null; what is absent is null.
--- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | invoice_paid | invoice_failed | trial_ending |
---   charge | dispute | customer_updated | customer_deleted | entitlements, ...}, see the effects above and, for invoices,
+-- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | checkout_failed | invoice_paid | invoice_failed |
+--   trial_ending | charge | dispute | customer_updated | customer_deleted | entitlements, ...}, see the effects above and, for invoices,
 --   {invoice, subscription, billing_reason, price, period_start, period_end, amount, currency, payment_intent, attempt} and, of
 --   several items, lines: [{price, period_start, period_end}]; for
 --   failed ones also {next_attempt}; {subscription} of trial_ending. "seen" is what a look under p_ticket saw of the object;
