@@ -32,6 +32,7 @@ CREATE TABLE billing.plans (
     rank         integer NOT NULL DEFAULT 0,
     is_free      boolean NOT NULL DEFAULT false,
     active       boolean NOT NULL DEFAULT true,
+    rollover     boolean NOT NULL DEFAULT false, -- what is left of its credits at a renewal stays
     attributes   jsonb NOT NULL DEFAULT '{}' CHECK (billing.valid_attributes(attributes))
 );
 
@@ -133,7 +134,10 @@ CREATE TABLE billing.meta (
     one             boolean PRIMARY KEY DEFAULT true CHECK (one),
     epoch_manual    integer NOT NULL DEFAULT 0 CHECK (epoch_manual BETWEEN 0 AND 2047),
     catalog_version bigint NOT NULL DEFAULT 1 CHECK (catalog_version BETWEEN 1 AND 1099511627775),
-    default_plan    smallint REFERENCES billing.plans
+    default_plan    smallint REFERENCES billing.plans,
+    -- what a change of plan does to credits, and whether who ends a subscription has the free plan's allocation again
+    credits_policy  text NOT NULL DEFAULT 'keep_used' CHECK (credits_policy IN ('keep_used', 'reset', 'prorate')),
+    free_realloc    boolean NOT NULL DEFAULT false
 );
 INSERT INTO billing.meta DEFAULT VALUES;
 

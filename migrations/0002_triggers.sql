@@ -159,14 +159,16 @@ CREATE TRIGGER accounts_zone BEFORE UPDATE OF zone ON billing.accounts FOR EACH 
 
 -- ---------------------------------------------------------------- catalog version
 
--- default_plan is part of the catalog document; the version never goes back.
+-- default_plan and the policies are part of the catalog; the version never goes back.
 CREATE FUNCTION billing.meta_version() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 BEGIN
     IF NEW.catalog_version < OLD.catalog_version OR NEW.epoch_manual < OLD.epoch_manual THEN
         RAISE EXCEPTION 'catalog_version and epoch_manual cannot go back' USING ERRCODE = '55000';
     END IF;
-    IF NEW.default_plan IS DISTINCT FROM OLD.default_plan AND NEW.catalog_version = OLD.catalog_version THEN
+    IF ROW(NEW.default_plan, NEW.credits_policy, NEW.free_realloc)
+           IS DISTINCT FROM ROW(OLD.default_plan, OLD.credits_policy, OLD.free_realloc)
+       AND NEW.catalog_version = OLD.catalog_version THEN
         NEW.catalog_version := OLD.catalog_version + 1;
     END IF;
     IF ROW(NEW.catalog_version, NEW.epoch_manual) IS DISTINCT FROM ROW(OLD.catalog_version, OLD.epoch_manual) THEN

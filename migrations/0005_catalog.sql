@@ -128,14 +128,16 @@ BEGIN
         WHERE p.key NOT IN (SELECT plan_key FROM plans);
     INSERT INTO plans (plan_no, plan_key, display_name)
         SELECT f.no, f.key, f.key FROM free_numbers(ARRAY(SELECT plan_no FROM plans), 1, 255, v_names, 'plans') f;
-    UPDATE plans p SET display_name = d.name, rank = d.rank, is_free = d.free, active = true, attributes = d.attributes
+    UPDATE plans p SET display_name = d.name, rank = d.rank, is_free = d.free, active = true, rollover = d.rollover,
+            attributes = d.attributes
         FROM (SELECT m.key, coalesce(m.value ->> 'name', m.key) AS name,
                   catalog_number(coalesce(m.value -> 'rank', '0'), 'plans.' || m.key || '.rank')::integer AS rank,
                   coalesce((m.value ->> 'free')::boolean, false) AS free,
+                  coalesce((m.value ->> 'rollover')::boolean, false) AS rollover,
                   coalesce(m.value -> 'attributes', '{}') AS attributes
               FROM catalog_members(document -> 'plans', 'plans') m) d
-        WHERE d.key = p.plan_key AND ROW(p.display_name, p.rank, p.is_free, p.active, p.attributes)
-              IS DISTINCT FROM ROW(d.name, d.rank, d.free, true, d.attributes);
+        WHERE d.key = p.plan_key AND ROW(p.display_name, p.rank, p.is_free, p.active, p.rollover, p.attributes)
+              IS DISTINCT FROM ROW(d.name, d.rank, d.free, true, d.rollover, d.attributes);
 
     -- What the document's plans grant. Withdrawn plans keep what they had: accounts may still hold them.
     DELETE FROM plan_features pf USING plans p WHERE p.plan_no = pf.plan_no AND document -> 'plans' ? p.plan_key
@@ -322,8 +324,12 @@ BEGIN
     PERFORM catalog_apply_plans(document);
     PERFORM catalog_apply_prices(document);
 
-    UPDATE meta SET default_plan = p.plan_no FROM plans p
-        WHERE p.plan_key = document ->> 'default_plan' AND meta.default_plan IS DISTINCT FROM p.plan_no;
+    UPDATE meta SET default_plan = n.plan_no, credits_policy = n.credits, free_realloc = n.free_realloc
+        FROM (SELECT p.plan_no, coalesce(document #>> '{policies,credits}', 'keep_used') AS credits,
+                  coalesce((document #>> '{policies,free_realloc}')::boolean, false) AS free_realloc
+              FROM plans p WHERE p.plan_key = document ->> 'default_plan') n
+        WHERE ROW(meta.default_plan, meta.credits_policy, meta.free_realloc)
+            IS DISTINCT FROM ROW(n.plan_no, n.credits, n.free_realloc);
     DELETE FROM plans p WHERE NOT document -> 'plans' ? p.plan_key
         AND NOT EXISTS (SELECT FROM accounts a WHERE a.plan_no = p.plan_no)
         AND NOT EXISTS (SELECT FROM plan_prices x WHERE x.plan_no = p.plan_no AND x.price_id IS NOT NULL)

@@ -152,9 +152,10 @@ CREATE FUNCTION billing.account_hold(p_account_id bigint, p_disputed boolean, p_
         WHERE a.id = p_account_id AND p_dispute IS NOT NULL AND (p_disputed OR p_dispute = 'released')
 $$;
 
--- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force.
+-- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force. p_at: the
+-- present.
 CREATE FUNCTION billing.account_recompute(p_account_id bigint, p_was billing.subscriptions, p_now billing.subscriptions,
-        p_dispute text) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+        p_dispute text, p_at timestamptz) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
     v_state    text := subscription_state(p_now);
     v_disputed boolean := EXISTS (SELECT FROM disputes d WHERE d.account_id = p_account_id AND d.holds);
@@ -176,7 +177,7 @@ BEGIN
             v_paid := FOUND;
         END IF;
         IF v_state IN ('active', 'trialing') OR v_paid THEN
-            PERFORM credits_allocate(p_now);
+            PERFORM credits_allocate(p_now, p_at);
         END IF;
         RETURN;
     ELSIF p_was.subscription_id IS NULL THEN
@@ -196,7 +197,7 @@ BEGIN
             WHERE x.account_id = p_account_id AND subscription_over(x.status) AND x.credits_from IS NOT NULL
             ORDER BY x.ended_at DESC, x.subscription_id LIMIT 1;
         IF FOUND THEN
-            PERFORM credits_end(p_account_id, v_ended.subscription_id, v_ended.ended_at);
+            PERFORM credits_end(p_account_id, v_ended.subscription_id, v_ended.ended_at, v_free);
         END IF;
     END IF;
 END $$;
@@ -478,16 +479,17 @@ CREATE FUNCTION billing.stripe_apply(p_stripe_account text, p_event text, p_atte
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off
     SET enable_seqscan = off AS $$ -- plans made while tables were still empty must not read all of them later
 DECLARE
-    e        jsonb := jsonb_strip_nulls(coalesce(p_effect, '{"kind": "none"}'));
-    v_actor  text := current_setting('billing.actor', true);
-    v_event  webhook_events;
-    v_at     timestamptz;
-    v_stale  boolean := false;
-    v_done   jsonb := '{}';
-    v_before accounts;
-    v_after  accounts;
-    v_was    subscriptions; -- in force before, and now
-    v_now    subscriptions;
+    e         jsonb := jsonb_strip_nulls(coalesce(p_effect, '{"kind": "none"}'));
+    v_actor   text := current_setting('billing.actor', true);
+    v_event   webhook_events;
+    v_at      timestamptz;
+    v_present timestamptz;
+    v_stale   boolean := false;
+    v_done    jsonb := '{}';
+    v_before  accounts;
+    v_after   accounts;
+    v_was     subscriptions; -- in force before, and now
+    v_now     subscriptions;
 BEGIN
     SELECT x.* INTO v_before FROM accounts x WHERE x.id = p_account_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -524,13 +526,15 @@ BEGIN
 
     PERFORM subscriptions_settle(p_account_id, e ->> 'policy', (e ->> 'grace_seconds')::bigint);
     v_now := subscription_in_force(p_account_id);
-    PERFORM account_recompute(p_account_id, v_was, v_now, v_done ->> 'dispute');
+    v_present := greatest(v_at, clock_timestamp());
+    PERFORM account_recompute(p_account_id, v_was, v_now, v_done ->> 'dispute', v_present);
     PERFORM stripe_alarms(p_account_id);
     IF e ->> 'kind' = 'invoice_paid' AND e ->> 'billing_reason' = 'subscription_cycle'
        AND v_now.subscription_id = e ->> 'subscription' AND NOT e ? 'other_items' THEN
         PERFORM credits_refill(v_now, e ->> 'invoice', e ->> 'price', stripe_time(e -> 'period_start'),
             stripe_time(e -> 'period_end'));
     END IF;
+    PERFORM credits_by_month(p_account_id, v_present);
 
     PERFORM change_notice(v_before, v_was, v_now, v_event.stripe_account || p_event);
     PERFORM event_notice(p_account_id, e, (v_done ->> 'news')::boolean);

@@ -216,7 +216,7 @@ BEGIN
        AND v_force.period_start IS NOT NULL THEN
         v_force.period_end := v_force.period_start;
         v_force.period_start := cycle_start(coalesce(v_force.anchor, v_force.period_start), v_force.period_start - interval '1 second');
-        PERFORM credits_allocate(v_force);
+        PERFORM credits_allocate(v_force, v_force.period_start);
     END IF;
     v_drift := subscriptions_drift(v_before, subscriptions_view(a.id));
     v_more := coalesce((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('action', l.action, 'before', l.before,
