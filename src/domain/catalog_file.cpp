@@ -44,13 +44,15 @@ public:
         if (!json_is_object(root)) {
             return "the file must hold one JSON object with \"plans\"";
         }
-        known_members(root, "", {"default_plan", "features", "quotas", "rates", "credits", "plans", "packs"});
+        known_members(root, "",
+                      {"default_plan", "policies", "features", "quotas", "rates", "credits", "plans", "packs"});
         declared_features(json_object_get(root, "features"));
         quotas(json_object_get(root, "quotas"));
         names(json_object_get(root, "rates"), "rates", file_.rates_);
         names(json_object_get(root, "credits"), "credits", file_.credits_);
         plans(json_object_get(root, "plans"));
         packs(json_object_get(root, "packs"));
+        policies(json_object_get(root, "policies"));
         default_plan(root);
         if (file_.features_.size() > k_max_features) {
             problem("features", "more than 128 features; merge some");
@@ -279,6 +281,12 @@ private:
         }
     }
 
+    void yes_or_no(const json_t* value, const std::string& path) {
+        if (value != nullptr && !json_is_boolean(value)) {
+            problem(path, "must be true or false");
+        }
+    }
+
     // For the page at which one pays.
     void description(const json_t* object, const std::string& path) {
         const json_t* value = json_object_get(object, "description");
@@ -292,9 +300,9 @@ private:
             problem(path, "must be an object");
             return;
         }
-        known_members(
-            value, path,
-            {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes"});
+        known_members(value, path,
+                      {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits",
+                       "rollover", "attributes"});
         description(value, path);
         const auto rank = integer_member(value, "rank");
         if (!rank || *rank < 0 || *rank > 1000) {
@@ -302,13 +310,12 @@ private:
         }
         file_.plans_.push_back({key, rank.value_or(0)});
         const json_t* free = json_object_get(value, "free");
-        if (free != nullptr && !json_is_boolean(free)) {
-            problem(path + ".free", "must be true or false");
-        }
+        yes_or_no(free, path + ".free");
         feature_list(json_object_get(value, "features"), path + ".features");
         plan_quotas(json_object_get(value, "quotas"), path + ".quotas");
         plan_rates(json_object_get(value, "rates"), path + ".rates");
         plan_credits(json_object_get(value, "credits"), path + ".credits");
+        yes_or_no(json_object_get(value, "rollover"), path + ".rollover");
         each(json_object_get(value, "price"), path + ".price",
              [this](const std::string& interval, const json_t* price_value, const std::string& where) {
                  if (interval != "month" && interval != "year") {
@@ -371,6 +378,24 @@ private:
                 problem(path + ".quantity", "must be a whole number from 1");
             }
         });
+    }
+
+    // What changes of plan do to credits; PostgreSQL applies them.
+    void policies(const json_t* object) {
+        if (object == nullptr) {
+            return;
+        }
+        if (!json_is_object(object)) {
+            problem("policies", "must be an object");
+            return;
+        }
+        known_members(object, "policies", {"credits", "free_realloc"});
+        const auto credits = text_member(object, "credits").value_or("");
+        if (json_object_get(object, "credits") != nullptr && credits != "keep_used" && credits != "reset" &&
+            credits != "prorate") {
+            problem("policies.credits", "must be one of keep_used, reset, prorate");
+        }
+        yes_or_no(json_object_get(object, "free_realloc"), "policies.free_realloc");
     }
 
     void default_plan(const json_t* root) {
