@@ -143,6 +143,8 @@ sub yearly { my ($name, %o) = @_; my $from = $o{from} // 0; return su($name, 'pr
 sub month { my ($day) = @_; return $w->value('SELECT billing.credits_months(100, to_timestamp($1))', $T0 + $day * $DAY) }
 sub filled { return $w->value(q{SELECT count(*) FROM billing.credit_ledger l JOIN billing.accounts a ON a.id = account_id
     WHERE external_id = $1 AND action = 'refill' AND idem_key LIKE '%:logo'}, $_[0]) }
+sub ends { return $w->value(q{SELECT (billing.unix(b.period_end) - $2) / 86400 FROM billing.credit_balances b
+    JOIN billing.accounts a ON a.id = b.account_id JOIN billing.credit_types USING (credit_no) WHERE external_id = $1 AND credit_key = 'logo'}, $_[0], $T0) }
 $w->account('y');
 on(0, 'y', $sub, yearly('y'));
 is both('y'), '50/0/0 10/0/0', 'a yearly price: the first month';
@@ -196,26 +198,31 @@ is month(90), 0, 'and no longer';
 $w->account('t');
 on(0, 't', $sub, su('t', 'pro_year', status => 'trialing', end => $T0 + 60 * $DAY, trial_end => $T0 + 60 * $DAY));
 is month(45), 0, 'a trial has one allocation';
+is ends('t'), 60, 'for all of it';
 on(60, 't', renewal('t', 'pro_year', 60, 425), yearly('t', from => 60));
 is filled('t'), 1, 'and paying one';
+$w->account('u');
+on(0, 'u', $sub, su('u', 'pro', status => 'trialing', end => $T0 + 60 * $DAY, trial_end => $T0 + 60 * $DAY));
+on(10, 'u', $sub, yearly('u', from => 10));
+is month(65), 0, 'a longer period than a month is over as well before';
+is month(10 + 62), 1, 'the next month that begins';
 $w->account('i');
 on(100, 'i', $sub, yearly('i'));
-is $w->value(q{SELECT billing.unix(b.period_end) FROM billing.credit_balances b JOIN billing.accounts a ON a.id = account_id
-    JOIN billing.credit_types USING (credit_no) WHERE external_id = 'i' AND credit_key = 'logo'}), $T0 + 120 * $DAY, 'one that is first seen in its year has the month that it is in';
+is ends('i'), 120, 'one that is first seen in its year has the month that it is in';
 is filled('i'), 0, 'and none that are gone';
 $w->policies(rollover => ['pro']);
 month(121);
 is both('i'), '100/0/0 20/0/0', 'with rollover months add up';
-my %anchors = (j => '2027-01-31 08:00Z', k => '2028-02-29 08:00Z');
+my %anchors = (j => [('2027-01-31 08:00Z') x 2], k => [('2028-02-29 08:00Z') x 2], l => ['2028-02-29 08:00Z', '2029-02-28 08:00Z']);
 for my $name (sort keys %anchors) {
-    my $start = $w->value(q{SELECT billing.unix($1::timestamptz)}, $anchors{$name});
-    my $end = $w->value(q{SELECT billing.unix($1::timestamptz + interval '1 year')}, $anchors{$name});
+    my ($anchor, $start, $end) = map { $w->value(q{SELECT billing.unix($1::timestamptz + make_interval(years => $2))}, @$_) }
+        [$anchors{$name}[0], 0], [$anchors{$name}[1], 0], [$anchors{$name}[1], 1];
     $w->account($name);
-    $w->event($name, $sub, [{ %{ su($name, 'pro_year', start => $start, end => $end) }, anchor => $start }], at => $start);
+    $w->event($name, $sub, [{ %{ su($name, 'pro_year', start => $start, end => $end) }, anchor => $anchor }], at => $start);
     $w->value('SELECT billing.credits_months(100, to_timestamp($1))', $end);
     is $w->value(q{SELECT string_agg(to_char(to_timestamp((metadata ->> 'period')::bigint) AT TIME ZONE 'UTC', 'MMDD'), ' ' ORDER BY l.id) FROM billing.credit_ledger l
         JOIN billing.accounts a ON a.id = account_id WHERE external_id = $1 AND action = 'refill' AND idem_key LIKE '%:logo'}, $name),
         $name eq 'j' ? '0228 0331 0430 0531 0630 0731 0831 0930 1031 1130 1231' : '0329 0429 0529 0629 0729 0829 0929 1029 1129 1229 0129',
-        "from the anchor's day or the last one that the month has: $anchors{$name}";
+        "from the anchor's day or the last one that the month has: @{ $anchors{$name} }";
 }
 done_testing;
