@@ -314,6 +314,7 @@ BEGIN
 END $$;
 
 -- The same for accounts that no event comes for; at most so many. Answers how many it was: call again while it is all of them.
+-- Accounts that somebody has in hand are left for the next time.
 CREATE FUNCTION billing.credits_months(p_most integer, p_now timestamptz DEFAULT clock_timestamp()) RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off SET enable_seqscan = off AS $$
 DECLARE
@@ -326,8 +327,12 @@ BEGIN
                  CROSS JOIN LATERAL subscription_in_force(b.account_id) s
                  WHERE b.period_end <= p_now AND credits_next(s, b) <= p_now)
              ORDER BY x.id LIMIT p_most FOR NO KEY UPDATE SKIP LOCKED LOOP
-        PERFORM credits_by_month(a.id, p_now);
-        v_count := v_count + 1;
+        BEGIN
+            PERFORM credits_by_month(a.id, p_now);
+            v_count := v_count + 1;
+        EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+            PERFORM alarm(a.id, 'credits', format('%s:%s', a.id, SQLSTATE), jsonb_build_object('trouble', SQLERRM));
+        END;
     END LOOP;
     PERFORM set_config('billing.actor', coalesce(v_actor, ''), true);
     RETURN v_count;

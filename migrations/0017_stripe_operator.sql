@@ -271,7 +271,7 @@ $$;
 -- The passes that hosts make by themselves. One host has a pass at a time, for as long as it keeps saying so.
 -- seen_until: what Stripe had to tell until then has been seen.
 CREATE TABLE billing.stripe_passes (
-    kind        text PRIMARY KEY CHECK (kind IN ('events', 'subscriptions')),
+    kind        text PRIMARY KEY CHECK (kind IN ('events', 'subscriptions', 'months')),
     seen_until  timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at  timestamptz,

@@ -1,22 +1,16 @@
 #include "domain/catalog_file.hpp"
 
+#include "domain/file_judge.hpp"
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
-#include <initializer_list>
 #include <iterator>
 #include <map>
 
 namespace billing {
 
 namespace {
-
-bool valid_key(std::string_view key) noexcept {
-    return !key.empty() && key.size() <= 64 && std::all_of(key.begin(), key.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-               c == '.';
-    });
-}
 
 const std::string& name_of(const std::string& name) noexcept { return name; }
 template <class T>
@@ -36,7 +30,7 @@ std::string join(const Names& names) {
 } // namespace
 
 // Walks the document once and collects every problem, so that an operator mends a file in one go.
-class CatalogJudge {
+class CatalogJudge : private FileJudge {
 public:
     explicit CatalogJudge(CatalogFile& file) : file_(file) {}
 
@@ -60,55 +54,10 @@ public:
         if (file_.rates_.size() > k_max_rates) {
             problem("rates", "more than 64 rates");
         }
-        return std::move(problems_);
+        return problems();
     }
 
 private:
-    void problem(const std::string& path, const std::string& what) {
-        problems_ += (problems_.empty() ? "" : "\n") + path + ": " + what;
-    }
-
-    void missing(std::string path, const std::string& name, const char* remedy) {
-        path += '.';
-        problem(path += name, std::string{"is missing; "} + remedy);
-    }
-
-    void known_members(const json_t* object, const std::string& path, std::initializer_list<std::string_view> known) {
-        const char* key = nullptr;
-        json_t* value = nullptr;
-        json_object_foreach(const_cast<json_t*>(object), key, value) {
-            if (std::find(known.begin(), known.end(), key) == known.end()) {
-                std::string list;
-                for (const auto name : known) {
-                    list += (list.empty() ? "" : ", ") + std::string{name};
-                }
-                problem(path.empty() ? key : path + "." + key, "unknown member; known here: " + list);
-            }
-        }
-    }
-
-    // Calls on(key, value, path) for each member whose key is a name; says so when the value is no object.
-    template <class On>
-    void each(const json_t* object, const std::string& path, On on) {
-        if (object == nullptr) {
-            return;
-        }
-        if (!json_is_object(object)) {
-            problem(path, "must be an object of names");
-            return;
-        }
-        const char* key = nullptr;
-        json_t* value = nullptr;
-        json_object_foreach(const_cast<json_t*>(object), key, value) {
-            const std::string where = path + "." + key;
-            if (!valid_key(key)) {
-                problem(where, "a name has 1-64 of A-Z a-z 0-9 _ - .");
-                continue;
-            }
-            on(std::string{key}, value, where);
-        }
-    }
-
     void feature_list(const json_t* list, const std::string& path) {
         if (list == nullptr) {
             return;
@@ -281,12 +230,6 @@ private:
         }
     }
 
-    void yes_or_no(const json_t* value, const std::string& path) {
-        if (value != nullptr && !json_is_boolean(value)) {
-            problem(path, "must be true or false");
-        }
-    }
-
     // For the page at which one pays.
     void description(const json_t* object, const std::string& path) {
         const json_t* value = json_object_get(object, "description");
@@ -413,7 +356,6 @@ private:
     CatalogFile& file_;
     std::map<std::string, std::string, std::less<>> prices_; // id -> path
     std::size_t limits_ = 0;
-    std::string problems_;
 };
 
 std::optional<RateAmount> parse_rate(std::string_view text) noexcept {

@@ -213,6 +213,17 @@ is filled('i'), 0, 'and none that are gone';
 $w->policies(rollover => ['pro']);
 month(121);
 is both('i'), '100/0/0 20/0/0', 'with rollover months add up';
+$w->account('n');
+$w->account('m');
+on(0, $_, $sub, yearly($_)) for qw(n m);
+$w->d->do(q{UPDATE billing.credit_balances SET remaining = 9223372036854775800 WHERE account_id = (SELECT id FROM billing.accounts WHERE external_id = 'n')
+    AND credit_no = (SELECT credit_no FROM billing.credit_types WHERE credit_key = 'logo')});
+is month(31), 1, 'I1: what is wrong with one';
+is both('m'), '100/0/0 20/0/0', 'does not hold up another';
+is $w->value(q{SELECT count(*) FROM billing.outbox WHERE topic = 'alarm' AND payload ->> 'alarm' = 'credits' AND account_id =
+    (SELECT id FROM billing.accounts WHERE external_id = 'n')}), 1, 'and is told';
+month(31);
+is $w->value(q{SELECT count(*) FROM billing.outbox WHERE topic = 'alarm' AND payload ->> 'alarm' = 'credits'}), 1, 'once';
 my %anchors = (j => [('2027-01-31 08:00Z') x 2], k => [('2028-02-29 08:00Z') x 2], l => ['2028-02-29 08:00Z', '2029-02-28 08:00Z']);
 for my $name (sort keys %anchors) {
     my ($anchor, $start, $end) = map { $w->value(q{SELECT billing.unix($1::timestamptz + make_interval(years => $2))}, @$_) }

@@ -30,6 +30,7 @@ my %calls = (
     jobs => {
         stripe_events_unknown => q{SELECT * FROM billing.stripe_events_unknown('{evt}')},
         stripe_suspects     => q{SELECT * FROM billing.stripe_suspects('[]', 0, 0)},
+        credits_months      => q{SELECT billing.credits_months(1)},
         stripe_look         => q{SELECT billing.stripe_look('a', 'cus_a', NULL, '[]', 'reconcile', NULL, NULL, 'x')},
         stripe_pass_begin   => q{SELECT * FROM billing.stripe_pass_begin('events', '1 h')},
         stripe_event_claim  => q{SELECT * FROM billing.stripe_event_claim(10, '1 min')},
