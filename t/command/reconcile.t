@@ -229,8 +229,9 @@ subtest 'the months of a yearly price' => sub {
         WHERE external_id = 'gil' AND credit_key = 'logo'}))[0]{x} };
     $world->sql(q{UPDATE billing.subscriptions SET period_start = now() - interval '40 days', anchor = now() - interval '40 days',
         period_end = now() + interval '320 days' WHERE account_id = (SELECT id FROM billing.accounts WHERE external_id = 'gil')});
-    $world->sql(q{UPDATE billing.credit_balances SET used = 3, period_start = now() - interval '40 days', period_end = now() - interval '9 days'
-        WHERE account_id = (SELECT id FROM billing.accounts WHERE external_id = 'gil')});
+    $world->sql(q{UPDATE billing.credit_balances b SET used = 3, period_start = s.period_start, period_end = (billing.credit_period(s, s.period_start)).ends
+        FROM billing.subscriptions s WHERE s.account_id = b.account_id
+        AND b.account_id = (SELECT id FROM billing.accounts WHERE external_id = 'gil')});
     is $logos->(), '3 0', 'a month that is over, and nobody has looked';
     due('months');
     wait_for(sub { finished('months') }, 20, 'W8: a pass over those that are due');
