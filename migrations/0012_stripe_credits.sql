@@ -139,6 +139,11 @@ DECLARE
     b         credit_balances;
     v_was     credit_balances;
 BEGIN
+    -- A new period has begun that is not paid for yet: a plan that changes with it changes with its refill.
+    IF NOT v_first AND EXISTS (SELECT FROM credit_balances x WHERE x.account_id = s.account_id AND x.one_time_left IS NOT NULL
+                               AND x.period_end <= s.period_start) THEN
+        RETURN;
+    END IF;
     FOR c IN
         SELECT t.credit_no, x.quantity FROM credit_types t
         LEFT JOIN plan_credits x ON x.credit_no = t.credit_no AND x.plan_no = s.plan_no
@@ -152,8 +157,7 @@ BEGIN
             b.period_start := v_period.starts;
             b.period_end := v_period.ends;
         END IF;
-        -- A plan that changes with a renewal changes with its refill.
-        v_changes := NOT v_first AND b.plan_no IS DISTINCT FROM s.plan_no AND NOT coalesce(s.period_start >= b.period_end, false);
+        v_changes := NOT v_first AND b.plan_no IS DISTINCT FROM s.plan_no;
         v_anew := v_first AND coalesce(v_start >= b.period_end, false) -- nothing of the last period carries over
             OR v_policy = 'reset' AND (v_first OR v_changes);
         IF v_anew THEN

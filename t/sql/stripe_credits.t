@@ -88,11 +88,28 @@ $w->account('l2');
 $w->event('l2', $sub, [su('l2', 'starter')]);
 $w->event('l2', $sub, [su('l2', 'starter', start => $T0 + 30 * $DAY)]);
 is $w->credits('l2'), '20/0/0', 'a new period alone gives nothing: it must be paid';
+$w->event('l2', $sub, [su('l2', 'agency', start => $T0 + 30 * $DAY)]);
+is $w->credits('l2'), '20/0/0', 'W8: nor does a better plan that begins with it';
 $w->event('l2', $sub, [su('l2', 'starter', start => $T0 + 30 * $DAY)]);
 $w->event('l2', invoice('l2', 'subscription_cycle', 'pro', 30), [su('l2', 'starter', start => $T0 + 30 * $DAY)]);
 is $w->credits('l2'), '50/0/0', 'a late renewal at the plan before a downgrade gives what a timely one had given';
 $w->event('l2', invoice('other', 'subscription_cycle', 'pro', 60), [su('l2', 'starter', start => $T0 + 30 * $DAY), over('other', 'pro', 40)]);
 is $w->credits('l2'), '50/0/0', 'a renewal of another subscription than the one in force gives nothing';
+
+# A change that a schedule makes at the end of the period: what Stripe shows is taken when it happens.
+$w->account('s');
+$w->event('s', $sub, [su('s', 'pro')]);
+$w->spend('s', 10);
+$w->event('s', $sub, [{ %{ su('s', 'pro') }, schedule => 'sub_sched_1' }]);
+is $w->state_of('s') . ' ' . $w->credits('s'), 'pro active none from=0 to=30 40/10/0', 'W6: a downgrade that is to come changes nothing';
+$w->event('s', $sub, [su('s', 'starter', start => $T0 + 30 * $DAY)]);
+is $w->state_of('s') . ' ' . $w->credits('s'), 'starter active none from=30 to=60 40/10/0', 'it comes with the period, the credits when that is paid';
+$w->event('s', invoice('s', 'subscription_cycle', 'starter', 30), [su('s', 'starter', start => $T0 + 30 * $DAY)]);
+is $w->credits('s'), '20/0/0', 'then those of the lower plan';
+$w->event('s', $sub, [su('s', 'agency', start => $T0 + 60 * $DAY)]);
+is $w->credits('s') . ' ' . $w->credits('s', 'video'), '20/0/0 0/0/0', 'W8: an upgrade with the period must be paid as well';
+$w->event('s', invoice('s', 'subscription_cycle', 'agency', 60), [su('s', 'agency', start => $T0 + 60 * $DAY)]);
+is $w->credits('s') . ' ' . $w->credits('s', 'video'), '200/0/0 50/0/0', 'and then brings all';
 
 # Packs.
 $w->account('p');
