@@ -186,9 +186,6 @@ BEGIN
         ON CONFLICT (account_id, feature_no) DO UPDATE
             SET enabled = excluded.enabled, expires_at = NULL, source = excluded.source
         WHERE ROW(x.enabled, x.expires_at, x.source) IS DISTINCT FROM ROW(excluded.enabled, NULL, excluded.source);
-    IF c ? 'features' THEN -- where an override is gone, what Stripe grants counts again
-        PERFORM entitlements_grant(v_id);
-    END IF;
 
     DELETE FROM account_limits x USING limits l, jsonb_each(c -> 'limits') e
         WHERE x.account_id = v_id AND x.limit_no = l.limit_no AND l.limit_key = e.key AND e.value = 'null';

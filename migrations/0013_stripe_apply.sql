@@ -356,6 +356,16 @@ BEGIN
             WHERE account_features.expires_at <= clock_timestamp();
 END $$;
 
+-- However an override is dropped, what Stripe grants counts again.
+CREATE FUNCTION billing.override_dropped() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+BEGIN
+    PERFORM entitlements_grant(OLD.account_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER account_features_dropped AFTER DELETE ON billing.account_features FOR EACH ROW
+    WHEN (OLD.source <> 'stripe') EXECUTE FUNCTION billing.override_dropped();
+
 -- customer_deleted: Stripe has ended all its subscriptions with it, and what they entitled to.
 CREATE FUNCTION billing.effect_customer_deleted(p_account_id bigint, p_customer text, p_at timestamptz) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
