@@ -164,6 +164,7 @@ BEGIN
             v_new := coalesce(c.quantity, 0);
             b.allocated := v_new;
             b.used := 0;
+            b.overage := 0;
             b.owed := 0;
             b.period_seq := b.period_seq + 1;
         ELSIF v_policy = 'prorate' AND v_changes AND (b.one_time_left IS NOT NULL OR b.allocated = 0) THEN
@@ -194,7 +195,7 @@ BEGIN
                     THEN format('alloc:%s:%s:%s', s.subscription_id, unix(v_start), v_plan)
                     ELSE format('plan:%s:%s', s.subscription_id, gen_random_uuid()) END,
                 NULL, CASE WHEN v_first THEN 'subscription began' ELSE 'plan changed' END,
-                jsonb_build_object('lapsed', v_part, 'carried', b.bought));
+                jsonb_build_object('lapsed', v_part, 'carried', b.bought, 'overage', v_was.overage));
         ELSIF v_new <> v_part THEN
             PERFORM credit_move(b, CASE WHEN v_new > v_part THEN 'allocate' ELSE 'adjust' END, v_new - v_part,
                 CASE WHEN v_first OR v_policy <> 'prorate'
@@ -352,12 +353,14 @@ DECLARE
     v_part  bigint;
     v_new   bigint;
     v_key   text;
+    v_over  bigint;
     b       credit_balances;
 BEGIN
     FOR b IN SELECT x.* FROM credit_balances x WHERE x.account_id = p_account_id AND x.one_time_left IS NOT NULL
              ORDER BY x.credit_no FOR NO KEY UPDATE LOOP
         v_part := b.remaining - b.bought;
         v_key := format('end:%s:%s', p_subscription, b.period_seq);
+        v_over := 0;
         IF v_again THEN
             b.one_time_left := greatest(b.one_time_left, (SELECT x.quantity FROM plan_credits x
                 WHERE x.plan_no = p_free AND x.credit_no = b.credit_no));
@@ -368,6 +371,8 @@ BEGIN
                 WHERE l.account_id = p_account_id AND l.credit_no = b.credit_no
                   AND l.idem_key = 'alloc:free:' || t.credit_key), 0));
             b.used := b.allocated - v_new;
+            v_over := b.overage;
+            b.overage := 0;
             b.period_seq := b.period_seq + 1;
             b.period_start := NULL;
             b.period_end := NULL;
@@ -378,10 +383,11 @@ BEGIN
         b.plan_no := NULL;
         b.owed := 0;
         b.remaining := v_new + b.bought;
-        IF v_new = v_part THEN
+        IF v_new = v_part AND v_over = 0 THEN
             PERFORM credit_save(b);
         ELSE
-            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended', '{}');
+            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended',
+                jsonb_build_object('overage', nullif(v_over, 0)));
         END IF;
     END LOOP;
 END $$;

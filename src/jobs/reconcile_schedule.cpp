@@ -14,7 +14,7 @@ constexpr std::string_view k_months = "months";
 constexpr std::int64_t k_minute_s = 60;
 constexpr std::int64_t k_events_every_s = 5 * k_minute_s;
 constexpr std::int64_t k_subscriptions_every_s = 60 * k_minute_s;
-constexpr std::int64_t k_months_every_s = 5 * k_minute_s;
+constexpr std::int64_t k_months_every_s = k_minute_s;
 constexpr std::int64_t k_overlap_s = 10 * k_minute_s; // clocks differ, and Stripe may list an event a little late
 constexpr std::int64_t k_round_ms = 5000;
 constexpr ListPace k_pace{25, 250}; // a page is read between requests, and should be as short as these

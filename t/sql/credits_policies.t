@@ -60,6 +60,30 @@ is both('r'), '0/20/0 0/0/0', 'which is no change any more';
 is $w->value(q{SELECT sum(quantity - coalesce((metadata ->> 'lapsed')::bigint, 0)) FROM billing.credit_ledger l JOIN billing.accounts a
     ON a.id = account_id WHERE external_id = 'r' AND idem_key LIKE '%:logo'}), 0 + 3 + 12 + 60 + 20, 'the ledger sums up to what was spent';
 
+# Overage belongs to the period that it was taken in: a new one begins without, and the ledger keeps what it was.
+sub overage { return $w->value(q{SELECT b.overage || ' ' || coalesce((SELECT sum((metadata ->> 'overage')::bigint) FROM billing.credit_ledger l
+    WHERE l.account_id = b.account_id AND l.credit_no = b.credit_no), 0) FROM billing.credit_balances b JOIN billing.accounts a ON a.id = b.account_id
+    JOIN billing.credit_types USING (credit_no) WHERE external_id = $1 AND credit_key = 'logo'}, $_[0]) }
+sub over_by { my ($name, $units) = @_; $w->d->do(q{UPDATE billing.credit_balances SET overage = $1 WHERE account_id =
+    (SELECT id FROM billing.accounts WHERE external_id = $2) AND credit_no = (SELECT credit_no FROM billing.credit_types WHERE credit_key = 'logo')}, undef, $units, $name) }
+$w->account('v');
+changes_to('v', 0, 'starter');
+over_by('v', 7);
+changes_to('v', 1, 'pro');
+is overage('v'), '0 7', 'a reset';
+over_by('v', 2);
+on(30, 'v', renewal('v', 'pro', 30, 60), su('v', 'pro', %$renewed));
+is overage('v'), '0 9', 'a renewal';
+$w->policies();
+over_by('v', 3);
+on(60, 'v', $sub, over('v', 'pro', 60, %$renewed));
+is overage('v'), '0 12', 'the end of the last period';
+$w->account('x');
+changes_to('x', 0, 'starter');
+over_by('x', 4);
+on(60, 'x', $sub, over('x', 'starter', 40), su('x2', 'starter', start => $T0 + 60 * $DAY));
+is overage('x'), '0 4', 'another subscription after it';
+
 # prorate: the difference for the rest of the period.
 $w->policies(credits => 'prorate');
 $w->account('p');
