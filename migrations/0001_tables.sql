@@ -32,6 +32,7 @@ CREATE TABLE billing.plans (
     rank         integer NOT NULL DEFAULT 0,
     is_free      boolean NOT NULL DEFAULT false,
     active       boolean NOT NULL DEFAULT true,
+    rollover     boolean NOT NULL DEFAULT false, -- what is left of its credits at a renewal stays
     attributes   jsonb NOT NULL DEFAULT '{}' CHECK (billing.valid_attributes(attributes))
 );
 
@@ -119,12 +120,24 @@ CREATE TABLE billing.packs (
     active    boolean NOT NULL DEFAULT true
 );
 
+-- What each price that a pack has ever had stands for: it may be paid when the catalog has another one by then. Kept by a
+-- trigger of packs; outlives them.
+CREATE TABLE billing.pack_prices (
+    price_id  text COLLATE "C" PRIMARY KEY,
+    pack_key  billing.catalog_key NOT NULL,
+    credit_no smallint NOT NULL REFERENCES billing.credit_types,
+    quantity  bigint NOT NULL CHECK (quantity > 0)
+);
+
 -- One row. epoch_manual goes up by one when a dump is restored (a dump keeps the timeline, see billing.epoch()).
 CREATE TABLE billing.meta (
     one             boolean PRIMARY KEY DEFAULT true CHECK (one),
     epoch_manual    integer NOT NULL DEFAULT 0 CHECK (epoch_manual BETWEEN 0 AND 2047),
     catalog_version bigint NOT NULL DEFAULT 1 CHECK (catalog_version BETWEEN 1 AND 1099511627775),
-    default_plan    smallint REFERENCES billing.plans
+    default_plan    smallint REFERENCES billing.plans,
+    -- what a change of plan does to credits, and whether who ends a subscription has the free plan's allocation again
+    credits_policy  text NOT NULL DEFAULT 'keep_used' CHECK (credits_policy IN ('keep_used', 'reset', 'prorate')),
+    free_realloc    boolean NOT NULL DEFAULT false
 );
 INSERT INTO billing.meta DEFAULT VALUES;
 

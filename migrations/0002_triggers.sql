@@ -159,14 +159,16 @@ CREATE TRIGGER accounts_zone BEFORE UPDATE OF zone ON billing.accounts FOR EACH 
 
 -- ---------------------------------------------------------------- catalog version
 
--- default_plan is part of the catalog document; the version never goes back.
+-- default_plan and the policies are part of the catalog; the version never goes back.
 CREATE FUNCTION billing.meta_version() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 BEGIN
     IF NEW.catalog_version < OLD.catalog_version OR NEW.epoch_manual < OLD.epoch_manual THEN
         RAISE EXCEPTION 'catalog_version and epoch_manual cannot go back' USING ERRCODE = '55000';
     END IF;
-    IF NEW.default_plan IS DISTINCT FROM OLD.default_plan AND NEW.catalog_version = OLD.catalog_version THEN
+    IF ROW(NEW.default_plan, NEW.credits_policy, NEW.free_realloc)
+           IS DISTINCT FROM ROW(OLD.default_plan, OLD.credits_policy, OLD.free_realloc)
+       AND NEW.catalog_version = OLD.catalog_version THEN
         NEW.catalog_version := OLD.catalog_version + 1;
     END IF;
     IF ROW(NEW.catalog_version, NEW.epoch_manual) IS DISTINCT FROM ROW(OLD.catalog_version, OLD.epoch_manual) THEN
@@ -215,3 +217,18 @@ BEGIN
             FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed()', t, t);
     END LOOP;
 END $$;
+
+-- What a price of a pack has been sold as is known for good.
+CREATE FUNCTION billing.packs_priced() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+BEGIN
+    INSERT INTO pack_prices AS x (price_id, pack_key, credit_no, quantity)
+        VALUES (NEW.price_id, NEW.pack_key, NEW.credit_no, NEW.quantity)
+        ON CONFLICT (price_id) DO UPDATE SET pack_key = excluded.pack_key, credit_no = excluded.credit_no,
+            quantity = excluded.quantity
+        WHERE ROW(x.pack_key, x.credit_no, x.quantity)
+            IS DISTINCT FROM ROW(excluded.pack_key, excluded.credit_no, excluded.quantity);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER packs_priced AFTER INSERT OR UPDATE ON billing.packs FOR EACH ROW WHEN (NEW.price_id IS NOT NULL)
+    EXECUTE FUNCTION billing.packs_priced();

@@ -128,14 +128,16 @@ BEGIN
         WHERE p.key NOT IN (SELECT plan_key FROM plans);
     INSERT INTO plans (plan_no, plan_key, display_name)
         SELECT f.no, f.key, f.key FROM free_numbers(ARRAY(SELECT plan_no FROM plans), 1, 255, v_names, 'plans') f;
-    UPDATE plans p SET display_name = d.name, rank = d.rank, is_free = d.free, active = true, attributes = d.attributes
+    UPDATE plans p SET display_name = d.name, rank = d.rank, is_free = d.free, active = true, rollover = d.rollover,
+            attributes = d.attributes
         FROM (SELECT m.key, coalesce(m.value ->> 'name', m.key) AS name,
                   catalog_number(coalesce(m.value -> 'rank', '0'), 'plans.' || m.key || '.rank')::integer AS rank,
                   coalesce((m.value ->> 'free')::boolean, false) AS free,
+                  coalesce((m.value ->> 'rollover')::boolean, false) AS rollover,
                   coalesce(m.value -> 'attributes', '{}') AS attributes
               FROM catalog_members(document -> 'plans', 'plans') m) d
-        WHERE d.key = p.plan_key AND ROW(p.display_name, p.rank, p.is_free, p.active, p.attributes)
-              IS DISTINCT FROM ROW(d.name, d.rank, d.free, true, d.attributes);
+        WHERE d.key = p.plan_key AND ROW(p.display_name, p.rank, p.is_free, p.active, p.rollover, p.attributes)
+              IS DISTINCT FROM ROW(d.name, d.rank, d.free, true, d.rollover, d.attributes);
 
     -- What the document's plans grant. Withdrawn plans keep what they had: accounts may still hold them.
     DELETE FROM plan_features pf USING plans p WHERE p.plan_no = pf.plan_no AND document -> 'plans' ? p.plan_key
@@ -218,6 +220,9 @@ BEGIN
     END LOOP;
 
     UPDATE packs x SET active = false WHERE x.active AND NOT coalesce(document -> 'packs' ? x.pack_key, false);
+    -- An id that another pack has from now on: one that got another name, or two that change theirs with each other.
+    UPDATE packs x SET price_id = NULL FROM catalog_members(document -> 'packs', 'packs') c
+        WHERE x.price_id = c.value #>> '{price,id}' AND x.pack_key <> c.key;
     INSERT INTO packs AS x (pack_key, credit_no, quantity, price_id, amount, currency)
         SELECT c.key, t.credit_no, catalog_number(c.value -> 'quantity', 'packs.' || c.key || '.quantity'),
                nullif(c.value #>> '{price,id}', ''),
@@ -304,7 +309,8 @@ BEGIN
     RETURN v_document;
 END $$;
 
--- All or nothing, one at a time (the lock on meta). Plans that left the file stay, inactive, while accounts hold them.
+-- All or nothing, one at a time (the lock on meta). Plans that left the file stay, inactive, if accounts hold them or they have
+-- ever been for sale at Stripe: somebody may pay for one, or go on paying.
 CREATE FUNCTION billing.catalog_apply(document jsonb) RETURNS jsonb LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
 DECLARE
@@ -318,10 +324,16 @@ BEGIN
     PERFORM catalog_apply_plans(document);
     PERFORM catalog_apply_prices(document);
 
-    UPDATE meta SET default_plan = p.plan_no FROM plans p
-        WHERE p.plan_key = document ->> 'default_plan' AND meta.default_plan IS DISTINCT FROM p.plan_no;
+    UPDATE meta SET default_plan = n.plan_no, credits_policy = n.credits, free_realloc = n.free_realloc
+        FROM (SELECT p.plan_no, coalesce(document #>> '{policies,credits}', 'keep_used') AS credits,
+                  coalesce((document #>> '{policies,free_realloc}')::boolean, false) AS free_realloc
+              FROM plans p WHERE p.plan_key = document ->> 'default_plan') n
+        WHERE ROW(meta.default_plan, meta.credits_policy, meta.free_realloc)
+            IS DISTINCT FROM ROW(n.plan_no, n.credits, n.free_realloc);
     DELETE FROM plans p WHERE NOT document -> 'plans' ? p.plan_key
-        AND NOT EXISTS (SELECT FROM accounts a WHERE a.plan_no = p.plan_no);
+        AND NOT EXISTS (SELECT FROM accounts a WHERE a.plan_no = p.plan_no)
+        AND NOT EXISTS (SELECT FROM plan_prices x WHERE x.plan_no = p.plan_no AND x.price_id IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM subscriptions s WHERE s.plan_no = p.plan_no);
     UPDATE plans p SET active = false WHERE p.active AND NOT document -> 'plans' ? p.plan_key;
     DELETE FROM features f WHERE NOT coalesce(document -> 'features' ? f.feature_key, false)
         AND NOT EXISTS (SELECT FROM plan_features x WHERE x.feature_no = f.feature_no)
@@ -335,6 +347,8 @@ BEGIN
     DELETE FROM credit_types t WHERE NOT coalesce(document -> 'credits' ? t.credit_key, false)
         AND NOT EXISTS (SELECT FROM plan_credits x WHERE x.credit_no = t.credit_no)
         AND NOT EXISTS (SELECT FROM packs x WHERE x.credit_no = t.credit_no)
+        AND NOT EXISTS (SELECT FROM pack_prices x WHERE x.credit_no = t.credit_no)
+        AND NOT EXISTS (SELECT FROM credit_balances x WHERE x.credit_no = t.credit_no)
         AND NOT EXISTS (SELECT FROM credit_ledger x WHERE x.credit_no = t.credit_no);
 
     SELECT catalog_version INTO v_after FROM meta;

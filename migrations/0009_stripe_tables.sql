@@ -43,8 +43,8 @@ CREATE TABLE billing.subscriptions (
     customer_id     text COLLATE "C",
     status          text NOT NULL,
     prices          text[] NOT NULL DEFAULT '{}',
-    price_id        text COLLATE "C",
-    plan_no         smallint REFERENCES billing.plans ON DELETE SET NULL, -- NULL: the catalog knows none of the prices
+    price_id        text COLLATE "C", -- NULL: the catalog knows none of the prices
+    plan_no         smallint REFERENCES billing.plans ON DELETE SET NULL, -- of price_id, or the last one that was known
     quantity        bigint,
     period_start    billing.moment,
     period_end      billing.moment,
@@ -188,10 +188,14 @@ ALTER TABLE billing.accounts
 -- remaining = what the plan gave and is left + bought. Spending takes the plan's part first.
 -- one_time_left: the rest of the free plan's one-time allocation, set aside while a subscription provides; NULL while
 -- the plan's part is that rest itself.
+-- plan_no: whose allocation the plan's part is of. owed: what a downgrade by prorate could not take because it was spent.
 ALTER TABLE billing.credit_balances
+    ADD COLUMN plan_no smallint REFERENCES billing.plans ON DELETE SET NULL,
+    ADD COLUMN owed bigint NOT NULL DEFAULT 0 CHECK (owed >= 0),
     ADD COLUMN bought bigint NOT NULL DEFAULT 0,
     ADD COLUMN one_time_left bigint CHECK (one_time_left >= 0),
     ADD CONSTRAINT credit_balances_bought CHECK (bought BETWEEN 0 AND remaining);
+CREATE INDEX credit_balances_ending ON billing.credit_balances (period_end) WHERE period_end IS NOT NULL;
 
 ALTER TABLE billing.audit_log
     ADD COLUMN invoice_id text COLLATE "C",

@@ -4,8 +4,37 @@
 -- The rule (keep_used): within a period, what an account used and what it has left together never exceed the largest
 -- allocation of a plan that it held in the period, plus what it bought. An upgrade raises to the new allocation less what
 -- was used, a downgrade lowers at the next refill, going and coming back brings nothing. A period ends with a paid renewal,
--- or when a new subscription begins after the last one's period. The free plan's one-time allocation is given at the
--- account's birth and never again: its rest is set aside while a subscription provides.
+-- or when a new subscription begins after the last one's period; of a yearly price each of its months is one. The free plan's
+-- one-time allocation is given at the account's birth and never again: its rest is set aside while a subscription provides.
+--
+-- The catalog may have other policies. prorate: a change of plan brings or takes the difference for the rest of the period; the
+-- bound stands. reset: each change begins a new period with the whole allocation, and so does each new subscription.
+-- free_realloc: the end of the last one brings the free plan's allocation again. A plan's rollover: a refill comes on top.
+
+-- Whether its credits come by the month though it is paid for by the year.
+CREATE FUNCTION billing.credits_monthly(s billing.subscriptions) RETURNS boolean LANGUAGE sql STABLE
+    SET search_path = billing, pg_temp AS $$
+    SELECT s.status <> 'trialing' AND s.period_start IS NOT NULL AND s.period_end IS NOT NULL
+        AND (s.period_end - s.period_start > interval '300 days'
+             OR EXISTS (SELECT FROM plan_prices x WHERE x.price_id = s.price_id AND x.interval = 'year'))
+$$;
+
+-- The period that a subscription's credits are for at a moment: its own, or its month.
+CREATE FUNCTION billing.credit_period(s billing.subscriptions, p_at timestamptz, OUT starts timestamptz, OUT ends timestamptz)
+    LANGUAGE plpgsql STABLE SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_anchor timestamptz := s.period_start;
+BEGIN
+    starts := s.period_start;
+    ends := s.period_end;
+    IF credits_monthly(s) THEN
+        IF cycle_start(s.anchor, s.period_start) = s.period_start THEN
+            v_anchor := s.anchor; -- a 29 February knows more of its months than the 28th that its period begins with
+        END IF;
+        starts := cycle_start(v_anchor, greatest(s.period_start, least(p_at, s.period_end - interval '1 second')));
+        ends := least(s.period_end, cycle_start(v_anchor, starts + interval '32 days'));
+    END IF;
+END $$;
 
 -- The balance as it is, locked; a type that the account never had starts at nothing.
 CREATE FUNCTION billing.credit_balance(p_account_id bigint, p_credit_no smallint) RETURNS billing.credit_balances
@@ -24,6 +53,7 @@ BEGIN
         b.overage := 0;
         b.period_seq := 0;
         b.bought := 0;
+        b.owed := 0;
     END IF;
     RETURN b;
 END $$;
@@ -35,7 +65,8 @@ BEGIN
         ON CONFLICT (account_id, credit_no) DO UPDATE SET allocated = excluded.allocated, remaining = excluded.remaining,
             used = excluded.used, overage = excluded.overage, period_seq = excluded.period_seq,
             period_start = excluded.period_start, period_end = excluded.period_end,
-            last_refill_at = excluded.last_refill_at, bought = excluded.bought, one_time_left = excluded.one_time_left;
+            last_refill_at = excluded.last_refill_at, bought = excluded.bought, one_time_left = excluded.one_time_left,
+            plan_no = excluded.plan_no, owed = excluded.owed;
 END $$;
 
 -- One movement: ledger row, balance and audit row, or, if its key is known, nothing at all. p_key gets the type appended.
@@ -61,144 +92,316 @@ BEGIN
     RETURN true;
 END $$;
 
+-- A change of plan by prorate: the difference between the allocations for what is left of the period, rounded against the
+-- account. What a downgrade cannot take because it is spent, a later upgrade gives less; and none gives more than its plan has.
+CREATE FUNCTION billing.credit_prorate(b billing.credit_balances, p_quantity bigint, p_at timestamptz)
+    RETURNS billing.credit_balances LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_more   bigint := p_quantity - coalesce((SELECT x.quantity FROM plan_credits x
+                           WHERE x.plan_no = b.plan_no AND x.credit_no = b.credit_no), 0);
+    v_length numeric := coalesce(nullif(unix(b.period_end) - unix(b.period_start), 0), 1);
+    v_left   numeric := coalesce(greatest(0, least(v_length, unix(b.period_end) - unix(p_at))), v_length);
+    v_gain   bigint;
+    v_loss   bigint;
+    v_pays   bigint;
+BEGIN
+    IF v_more > 0 THEN
+        v_gain := least(div(v_more * v_left, v_length), greatest(p_quantity - b.allocated, 0));
+        v_pays := least(b.owed, v_gain);
+        b.owed := b.owed - v_pays;
+        b.allocated := b.allocated + v_gain - v_pays;
+        b.remaining := b.remaining + v_gain - v_pays;
+    ELSE
+        v_loss := div(-v_more * v_left + v_length - 1, v_length);
+        v_pays := least(v_loss, b.remaining - b.bought, b.allocated);
+        b.owed := b.owed + v_loss - v_pays;
+        b.allocated := b.allocated - v_pays;
+        b.remaining := b.remaining - v_pays;
+    END IF;
+    RETURN b;
+END $$;
+
 -- What the plan of a subscription gives. The first time that the subscription is seen paid: for the period it begins with,
--- whichever event shows it. Later: the raise of an upgrade.
-CREATE FUNCTION billing.credits_allocate(s billing.subscriptions) RETURNS void LANGUAGE plpgsql
+-- whichever event shows it. Later: what a change of plan brings by the catalog's policy.
+CREATE FUNCTION billing.credits_allocate(s billing.subscriptions, p_at timestamptz) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_first boolean := s.credits_from IS NULL;
-    v_start timestamptz := coalesce(s.period_start, s.started_at, now());
-    v_part  bigint; -- of the plan, as opposed to bought
-    v_new   bigint;
-    v_over  boolean;
-    v_plan  text := (SELECT p.plan_key FROM plans p WHERE p.plan_no = s.plan_no);
-    c       record;
-    b       credit_balances;
+    v_policy  text := (SELECT m.credits_policy FROM meta m);
+    v_first   boolean := s.credits_from IS NULL;
+    v_period  record := credit_period(s, p_at);
+    v_start   timestamptz := coalesce(v_period.starts, s.started_at, now());
+    v_plan    text := (SELECT p.plan_key FROM plans p WHERE p.plan_no = s.plan_no);
+    v_part    bigint; -- of the plan, as opposed to bought
+    v_new     bigint;
+    v_anew    boolean;
+    v_changes boolean;
+    c         record;
+    b         credit_balances;
+    v_was     credit_balances;
 BEGIN
-    FOR c IN SELECT x.credit_no, x.quantity FROM plan_credits x WHERE x.plan_no = s.plan_no ORDER BY x.credit_no LOOP
+    -- A new period has begun that is not paid for yet: a plan that changes with it changes with its refill.
+    IF NOT v_first AND EXISTS (SELECT FROM credit_balances x WHERE x.account_id = s.account_id AND x.one_time_left IS NOT NULL
+                               AND x.period_end <= s.period_start) THEN
+        RETURN;
+    END IF;
+    FOR c IN
+        SELECT t.credit_no, x.quantity FROM credit_types t
+        LEFT JOIN plan_credits x ON x.credit_no = t.credit_no AND x.plan_no = s.plan_no
+        LEFT JOIN credit_balances y ON y.account_id = s.account_id AND y.credit_no = t.credit_no
+        WHERE x.plan_no IS NOT NULL OR y.one_time_left IS NOT NULL ORDER BY t.credit_no
+    LOOP
         b := credit_balance(s.account_id, c.credit_no);
+        v_was := b;
         v_part := b.remaining - b.bought;
-        v_over := v_first AND v_start >= b.period_end; -- a new period: nothing of the last one carries over
-        IF v_over THEN
-            v_new := c.quantity;
-            b.allocated := c.quantity;
+        IF NOT v_first AND b.period_start IS NULL THEN -- a type that the former plan did not have
+            b.period_start := v_period.starts;
+            b.period_end := v_period.ends;
+        END IF;
+        v_changes := NOT v_first AND b.plan_no IS DISTINCT FROM s.plan_no;
+        v_anew := v_first AND coalesce(v_start >= b.period_end, false) -- nothing of the last period carries over
+            OR v_policy = 'reset' AND (v_first OR v_changes);
+        IF v_anew THEN
+            v_new := coalesce(c.quantity, 0);
+            b.allocated := v_new;
             b.used := 0;
+            b.overage := 0;
+            b.owed := 0;
             b.period_seq := b.period_seq + 1;
-        ELSIF b.one_time_left IS NULL THEN -- comes from the free plan: what was used counts
-            v_new := greatest(greatest(b.allocated, c.quantity) - b.used, v_part);
-            b.allocated := greatest(b.allocated, c.quantity);
+        ELSIF v_policy = 'prorate' AND v_changes AND (b.one_time_left IS NOT NULL OR b.allocated = 0) THEN
+            b := credit_prorate(b, coalesce(c.quantity, 0), p_at);
+            v_new := b.remaining - b.bought;
+        ELSIF c.quantity IS NULL OR v_policy = 'prorate' AND NOT v_first AND b.one_time_left IS NOT NULL THEN
+            v_new := v_part;
         ELSE
-            v_new := v_part + greatest(c.quantity - b.allocated, 0);
+            -- Who comes from the free plan: what was used counts.
+            v_new := CASE WHEN b.one_time_left IS NULL THEN greatest(greatest(b.allocated, c.quantity) - b.used, v_part)
+                     ELSE v_part + greatest(c.quantity - b.allocated, 0) END;
             b.allocated := greatest(b.allocated, c.quantity);
         END IF;
         b.one_time_left := coalesce(b.one_time_left, v_part);
         IF v_first THEN
             b.period_start := v_start;
-            b.period_end := s.period_end;
+            b.period_end := v_period.ends;
         ELSIF b.period_start = s.period_start THEN
-            b.period_end := s.period_end; -- a trial that was made longer
+            b.period_end := (credit_period(s, b.period_start)).ends; -- a trial that was made longer
+        END IF;
+        IF v_first OR v_changes THEN
+            b.plan_no := s.plan_no;
         END IF;
         b.remaining := v_new + b.bought;
-        IF v_over THEN
-            PERFORM credit_move(b, 'allocate', v_new, format('alloc:%s:%s:%s', s.subscription_id, unix(v_start), v_plan), NULL,
-                'subscription began', jsonb_build_object('lapsed', v_part, 'carried', b.bought));
+        -- What the policies move follows from plan_no and happens once by that; the same plan may be come back to.
+        IF v_anew THEN
+            PERFORM credit_move(b, 'allocate', v_new, CASE WHEN v_first
+                    THEN format('alloc:%s:%s:%s', s.subscription_id, unix(v_start), v_plan)
+                    ELSE format('plan:%s:%s', s.subscription_id, gen_random_uuid()) END,
+                NULL, CASE WHEN v_first THEN 'subscription began' ELSE 'plan changed' END,
+                jsonb_build_object('lapsed', v_part, 'carried', b.bought, 'overage', v_was.overage));
         ELSIF v_new <> v_part THEN
-            PERFORM credit_move(b, 'allocate', v_new - v_part,
-                format('alloc:%s:%s:%s', s.subscription_id, unix(b.period_start), v_plan), NULL,
+            PERFORM credit_move(b, CASE WHEN v_new > v_part THEN 'allocate' ELSE 'adjust' END, v_new - v_part,
+                CASE WHEN v_first OR v_policy <> 'prorate'
+                    THEN format('alloc:%s:%s:%s', s.subscription_id, unix(b.period_start), v_plan)
+                    ELSE format('plan:%s:%s', s.subscription_id, gen_random_uuid()) END, NULL,
                 CASE WHEN v_first THEN 'subscription began' ELSE 'plan changed' END, '{}');
-        ELSE
+        ELSIF b IS DISTINCT FROM v_was THEN
             PERFORM credit_save(b);
         END IF;
     END LOOP;
     UPDATE subscriptions x SET credits_from = v_start WHERE x.subscription_id = s.subscription_id AND x.credits_from IS NULL;
 END $$;
 
--- A paid renewal: each type starts anew with the plan's allocation; the rest of the last period lapses, what was bought
--- stays. Once for an invoice, and never for a period that is not later than the one provided for already. p_price: the
--- invoice's; the better of its plan and the present one counts, so that a late event gives what a timely one had given.
+-- One type starts anew with an allocation; what is left of the last period lapses, or stays on top; what was bought stays.
 -- The ledger row's quantity is the new allocation (the sum of a period begins with it); its metadata name what lapsed.
+CREATE FUNCTION billing.credit_refill(b billing.credit_balances, p_quantity bigint, p_rollover boolean, p_key text,
+        p_invoice text, p_reason text, p_start timestamptz, p_end timestamptz) RETURNS billing.credit_balances
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_part bigint := b.remaining - b.bought;
+    v_more jsonb := jsonb_build_object('lapsed', CASE WHEN NOT p_rollover THEN v_part END, 'rolled', CASE WHEN p_rollover
+                        THEN v_part END, 'carried', b.bought, 'overage', b.overage, 'period', unix(p_start));
+BEGIN
+    b.one_time_left := coalesce(b.one_time_left, v_part);
+    b.allocated := p_quantity;
+    b.used := 0;
+    b.overage := 0;
+    b.owed := 0;
+    b.remaining := p_quantity + b.bought + CASE WHEN p_rollover THEN v_part ELSE 0 END;
+    b.period_seq := b.period_seq + 1;
+    b.period_start := p_start;
+    b.period_end := p_end;
+    b.last_refill_at := clock_timestamp();
+    PERFORM credit_move(b, 'refill', p_quantity, p_key, p_invoice, p_reason, v_more);
+    RETURN b;
+END $$;
+
+-- A paid renewal. Once for an invoice, and never for a period that is not later than the one provided for already; but where a
+-- refill comes on top of what is left, a late one still does. p_price: the invoice's; the better of its plan and the present
+-- one counts, so that a late event gives what a timely one had given.
 CREATE FUNCTION billing.credits_refill(s billing.subscriptions, p_invoice text, p_price text, p_start timestamptz,
         p_end timestamptz) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
     v_start timestamptz := coalesce(p_start, s.period_start);
-    v_part  bigint;
-    v_over  bigint;
+    v_plans smallint[] := ARRAY[s.plan_no, (SELECT x.plan_no FROM plan_prices x WHERE x.price_id = p_price)];
+    v_roll  boolean := EXISTS (SELECT FROM plans p WHERE p.plan_no = ANY (v_plans) AND p.rollover);
+    v_ends  timestamptz;
     c       record;
     b       credit_balances;
 BEGIN
+    p_end := coalesce(p_end, CASE WHEN s.period_start = v_start THEN s.period_end END);
+    s.period_start := v_start;
+    s.period_end := p_end;
+    v_ends := (credit_period(s, v_start)).ends;
     FOR c IN
         SELECT t.credit_no, coalesce(max(pc.quantity), 0) AS quantity FROM credit_types t
-        LEFT JOIN plan_credits pc ON pc.credit_no = t.credit_no AND (pc.plan_no = s.plan_no
-            OR pc.plan_no = (SELECT x.plan_no FROM plan_prices x WHERE x.price_id = p_price))
+        LEFT JOIN plan_credits pc ON pc.credit_no = t.credit_no AND pc.plan_no = ANY (v_plans)
         LEFT JOIN credit_balances x ON x.account_id = s.account_id AND x.credit_no = t.credit_no
         WHERE pc.plan_no IS NOT NULL OR x.account_id IS NOT NULL
         GROUP BY t.credit_no ORDER BY t.credit_no
     LOOP
         b := credit_balance(s.account_id, c.credit_no);
-        CONTINUE WHEN v_start <= b.period_start;
-        v_part := b.remaining - b.bought;
-        v_over := b.overage;
-        b.one_time_left := coalesce(b.one_time_left, v_part);
-        b.allocated := c.quantity;
-        b.used := 0;
-        b.overage := 0;
-        b.remaining := c.quantity + b.bought;
-        b.period_seq := b.period_seq + 1;
-        b.period_start := v_start;
-        b.period_end := coalesce(p_end, CASE WHEN s.period_start = v_start THEN s.period_end END);
-        b.last_refill_at := clock_timestamp();
-        PERFORM credit_move(b, 'refill', c.quantity, 'refill:' || p_invoice, p_invoice, 'subscription renewed',
-            jsonb_build_object('lapsed', v_part, 'carried', b.bought, 'overage', v_over));
+        IF NOT coalesce(v_start <= b.period_start, false) THEN
+            b.plan_no := s.plan_no;
+            b := credit_refill(b, c.quantity, v_roll, 'refill:' || p_invoice, p_invoice, 'subscription renewed', v_start, v_ends);
+        ELSIF v_roll AND v_start < b.period_start AND v_start > s.credits_from AND NOT EXISTS (
+                SELECT FROM credit_ledger l WHERE l.account_id = s.account_id AND l.credit_no = c.credit_no
+                AND l.action = 'refill' AND (l.metadata ->> 'period')::bigint = unix(v_start)) THEN
+            b.remaining := b.remaining + c.quantity;
+            PERFORM credit_move(b, 'refill', c.quantity, 'refill:' || p_invoice, p_invoice, 'subscription renewed',
+                jsonb_build_object('carried', b.bought, 'period', unix(v_start)));
+        END IF;
     END LOOP;
+END $$;
+
+-- When the next month of a yearly price begins that this balance is to be refilled for; NULL: never, as things are. The first
+-- month of a year comes with its invoice, and where another period is still running when a month begins, with the next one.
+CREATE FUNCTION billing.credits_next(s billing.subscriptions, b billing.credit_balances) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_state text := subscription_state(s);
+    v_next  timestamptz := greatest(b.period_end, s.period_start);
+    v_month record;
+BEGIN
+    IF s.credits_from IS NULL OR b.one_time_left IS NULL OR NOT credits_monthly(s) OR v_state NOT IN ('active', 'past_due')
+       OR v_state = 'past_due' AND (s.grace_until < clock_timestamp() -- while it owes, only of a year that is paid for
+                                    OR coalesce(b.period_start < s.period_start, true)) THEN
+        RETURN NULL;
+    END IF;
+    v_month := credit_period(s, v_next);
+    IF v_month.starts < v_next OR v_month.starts <= s.period_start THEN
+        v_next := v_month.ends;
+    END IF;
+    RETURN CASE WHEN v_next < s.period_end AND (s.cancel_at IS NULL OR v_next < s.cancel_at) THEN v_next END;
+END $$;
+
+-- The months of a yearly price that have begun by now, each once. The caller holds the account's row.
+CREATE FUNCTION billing.credits_by_month(p_account_id bigint, p_now timestamptz) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    s        subscriptions := subscription_in_force(p_account_id);
+    v_roll   boolean := (SELECT p.rollover FROM plans p WHERE p.plan_no = s.plan_no);
+    v_amount bigint;
+    v_next   timestamptz;
+    b        credit_balances;
+BEGIN
+    IF credits_monthly(s) IS NOT TRUE THEN
+        RETURN;
+    END IF;
+    FOR b IN SELECT x.* FROM credit_balances x WHERE x.account_id = p_account_id ORDER BY x.credit_no FOR NO KEY UPDATE LOOP
+        v_amount := coalesce((SELECT x.quantity FROM plan_credits x WHERE x.plan_no = s.plan_no AND x.credit_no = b.credit_no), 0);
+        LOOP
+            v_next := credits_next(s, b);
+            EXIT WHEN v_next IS NULL OR v_next > p_now;
+            b.plan_no := s.plan_no;
+            b := credit_refill(b, v_amount, v_roll, format('month:%s:%s', s.subscription_id, unix(v_next)), NULL,
+                'month of a yearly subscription', v_next, (credit_period(s, v_next)).ends);
+        END LOOP;
+    END LOOP;
+END $$;
+
+-- The same for accounts that no event comes for; at most so many. Answers how many it was: call again while it is all of them.
+-- Accounts that somebody has in hand are left for the next time.
+CREATE FUNCTION billing.credits_months(p_most integer, p_now timestamptz DEFAULT clock_timestamp()) RETURNS integer
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    v_actor text := current_setting('billing.actor', true);
+    v_count integer := 0;
+    a       record;
+BEGIN
+    PERFORM set_config('billing.actor', 'jobs', true);
+    FOR a IN SELECT x.id FROM accounts x WHERE x.id IN (SELECT b.account_id FROM credit_balances b
+                 CROSS JOIN LATERAL subscription_in_force(b.account_id) s
+                 WHERE b.period_end <= p_now AND credits_next(s, b) <= p_now)
+             ORDER BY x.id LIMIT p_most FOR NO KEY UPDATE SKIP LOCKED LOOP
+        BEGIN
+            PERFORM credits_by_month(a.id, p_now);
+            v_count := v_count + 1;
+        EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+            PERFORM alarm(a.id, 'credits', format('%s:%s', a.id, SQLSTATE), jsonb_build_object('trouble', SQLERRM));
+        END;
+    END LOOP;
+    PERFORM set_config('billing.actor', coalesce(v_actor, ''), true);
+    RETURN v_count;
 END $$;
 
 -- The last subscription has ended, and the account is on the free plan: what is left of its one-time allocation. If that
 -- happens within the period, not more than was left of the period either, and the period's use is remembered: whoever comes
--- back before its end goes on where he was.
-CREATE FUNCTION billing.credits_end(p_account_id bigint, p_subscription text, p_ended timestamptz) RETURNS void
+-- back before its end goes on where he was. With free_realloc all of the allocation again, whatever was left.
+CREATE FUNCTION billing.credits_end(p_account_id bigint, p_subscription text, p_ended timestamptz, p_free smallint) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_part bigint;
-    v_new  bigint;
-    v_key  text;
-    b      credit_balances;
+    v_again boolean := (SELECT m.free_realloc FROM meta m);
+    v_part  bigint;
+    v_new   bigint;
+    v_key   text;
+    v_over  bigint;
+    b       credit_balances;
 BEGIN
     FOR b IN SELECT x.* FROM credit_balances x WHERE x.account_id = p_account_id AND x.one_time_left IS NOT NULL
              ORDER BY x.credit_no FOR NO KEY UPDATE LOOP
         v_part := b.remaining - b.bought;
         v_key := format('end:%s:%s', p_subscription, b.period_seq);
+        v_over := 0;
+        IF v_again THEN
+            b.one_time_left := greatest(b.one_time_left, (SELECT x.quantity FROM plan_credits x
+                WHERE x.plan_no = p_free AND x.credit_no = b.credit_no));
+        END IF;
         IF p_ended >= b.period_end THEN
             v_new := b.one_time_left;
             b.allocated := greatest(v_new, coalesce((SELECT l.quantity FROM credit_ledger l JOIN credit_types t USING (credit_no)
                 WHERE l.account_id = p_account_id AND l.credit_no = b.credit_no
                   AND l.idem_key = 'alloc:free:' || t.credit_key), 0));
             b.used := b.allocated - v_new;
+            v_over := b.overage;
+            b.overage := 0;
             b.period_seq := b.period_seq + 1;
             b.period_start := NULL;
             b.period_end := NULL;
         ELSE
-            v_new := least(b.one_time_left, v_part);
+            v_new := CASE WHEN v_again THEN b.one_time_left ELSE least(b.one_time_left, v_part) END;
         END IF;
         b.one_time_left := NULL;
+        b.plan_no := NULL;
+        b.owed := 0;
         b.remaining := v_new + b.bought;
-        IF v_new = v_part THEN
+        IF v_new = v_part AND v_over = 0 THEN
             PERFORM credit_save(b);
         ELSE
-            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended', '{}');
+            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended',
+                jsonb_build_object('overage', nullif(v_over, 0)));
         END IF;
     END LOOP;
 END $$;
 
--- A pack that was paid, once for its checkout. Prices and quantities are the catalog's. False: no pack has that price.
+-- A pack that was paid, once for its checkout. Prices and quantities are the catalog's, at the time at which it had the price.
+-- False: no pack has had it.
 CREATE FUNCTION billing.credits_buy(p_account_id bigint, p_price text, p_count bigint, p_session text,
         p_payment_intent text) RETURNS boolean LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
-    k packs;
+    k pack_prices;
     b credit_balances;
 BEGIN
-    SELECT x.* INTO k FROM packs x WHERE x.price_id = p_price;
+    SELECT x.* INTO k FROM pack_prices x WHERE x.price_id = p_price;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -355,3 +558,4 @@ CREATE TRIGGER accounts_disputes_release AFTER UPDATE OF maintenance ON billing.
     WHEN (OLD.maintenance <> 'none' AND NEW.maintenance = 'none') EXECUTE FUNCTION billing.disputes_release();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION billing.credits_months(integer, timestamptz) TO billing_jobs;

@@ -62,19 +62,20 @@ BEGIN
           AND coalesce(cycle_start(s.anchor, s.period_start) <> s.period_start, s.anchor IS NULL);
 END $$;
 
--- What follows for each of an account's subscriptions: the plan (the best among its known prices), and while it owes, until
--- when that is let pass and whether it is held. Grace begins at the first failure of the oldest open invoice, or when it was
--- first seen owing while no failure is known. p_policy, p_grace: what is configured now, for the second case.
+-- What follows for each of an account's subscriptions: the plan (the best among its known prices; while none is known, its
+-- last one), and while it owes, until when that is let pass and whether it is held. Grace begins at the first failure of the
+-- oldest open invoice, or when it was first seen owing while no failure is known. p_policy, p_grace: what is configured now,
+-- for the second case.
 CREATE FUNCTION billing.subscriptions_settle(p_account_id bigint, p_policy text, p_grace bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
     -- Maintenance without a grace of its own: reading goes on until Stripe gives up.
     k_no_end CONSTANT bigint := 365 * 86400;
 BEGIN
-    UPDATE subscriptions s SET price_id = x.price_id, plan_no = x.plan_no
+    UPDATE subscriptions s SET price_id = x.price_id, plan_no = coalesce(x.plan_no, o.plan_no)
         FROM subscriptions o LEFT JOIN plan_prices x ON x.price_id = plan_price(o.prices)
         WHERE o.account_id = p_account_id AND s.subscription_id = o.subscription_id
-          AND ROW(s.price_id, s.plan_no) IS DISTINCT FROM ROW(x.price_id, x.plan_no);
+          AND ROW(s.price_id, s.plan_no) IS DISTINCT FROM ROW(x.price_id, coalesce(x.plan_no, o.plan_no));
 
     UPDATE invoices i SET settled = true FROM subscriptions s
         WHERE s.account_id = p_account_id AND i.subscription_id = s.subscription_id AND NOT i.settled
@@ -102,15 +103,16 @@ BEGIN
 END $$;
 
 -- The one that provides the plan: the highest plan among the live ones (what owes only within its grace); without one the
--- best of those that give no access but are not over (unpaid, paused, a status that we do not know). Else all NULL: also
--- where a first payment never came (incomplete), for starting a checkout changes nothing.
+-- best of those that give no access but are not over (unpaid, paused, a status that we do not know). A known price goes before
+-- one that is not, and who never had a plan has none to provide. Else all NULL: also where a first payment never came
+-- (incomplete), for starting a checkout changes nothing.
 CREATE FUNCTION billing.subscription_in_force(p_account_id bigint) RETURNS billing.subscriptions LANGUAGE sql STABLE
     SET search_path = billing, pg_temp AS $$
-    SELECT s.* FROM subscriptions s LEFT JOIN plans p ON p.plan_no = s.plan_no
+    SELECT s.* FROM subscriptions s JOIN plans p ON p.plan_no = s.plan_no
     WHERE s.account_id = p_account_id AND s.status NOT IN ('canceled', 'incomplete', 'incomplete_expired')
     ORDER BY CASE WHEN NOT subscription_live(subscription_state(s)) THEN 2
                   WHEN s.status = 'past_due' AND s.grace_until < clock_timestamp() THEN 1 ELSE 0 END,
-        p.plan_no IS NULL, p.rank DESC, s.status = 'past_due', s.started_at DESC NULLS LAST, s.subscription_id DESC
+        s.price_id IS NULL, p.rank DESC, s.status = 'past_due', s.started_at DESC NULLS LAST, s.subscription_id DESC
     LIMIT 1
 $$;
 
@@ -121,7 +123,7 @@ DECLARE
     v_live text[];
 BEGIN
     FOR s IN SELECT x.* FROM subscriptions x WHERE x.account_id = p_account_id AND NOT subscription_over(x.status) LOOP
-        IF s.plan_no IS NULL THEN
+        IF s.price_id IS NULL THEN
             PERFORM alarm(p_account_id, 'unknown_price', s.subscription_id || ':' || array_to_string(s.prices, ','),
                 jsonb_build_object('subscription', s.subscription_id, 'prices', s.prices));
         END IF;
@@ -150,10 +152,10 @@ CREATE FUNCTION billing.account_hold(p_account_id bigint, p_disputed boolean, p_
         WHERE a.id = p_account_id AND p_dispute IS NOT NULL AND (p_disputed OR p_dispute = 'released')
 $$;
 
--- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force. An unknown price keeps the
--- plan.
+-- The account as its subscriptions have it. p_was: the one in force before, p_now: the one in force. p_at: the
+-- present.
 CREATE FUNCTION billing.account_recompute(p_account_id bigint, p_was billing.subscriptions, p_now billing.subscriptions,
-        p_dispute text) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+        p_dispute text, p_at timestamptz) RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
     v_state    text := subscription_state(p_now);
     v_disputed boolean := EXISTS (SELECT FROM disputes d WHERE d.account_id = p_account_id AND d.holds);
@@ -162,7 +164,7 @@ DECLARE
     v_ended    record;
 BEGIN
     IF p_now.subscription_id IS NOT NULL THEN
-        UPDATE accounts a SET plan_no = coalesce(p_now.plan_no, a.plan_no),
+        UPDATE accounts a SET plan_no = p_now.plan_no,
             status = CASE WHEN subscription_live(v_state) OR v_state = 'unpaid' THEN v_state ELSE 'paused' END,
             period_start = p_now.period_start, period_end = p_now.period_end, cancel_at = p_now.cancel_at,
             trial_end = p_now.trial_end, cycle_anchor = coalesce(p_now.anchor, a.cycle_anchor),
@@ -174,8 +176,8 @@ BEGIN
                 WHERE i.subscription_id = p_now.subscription_id AND i.paid_at IS NOT NULL ORDER BY i.period_start LIMIT 1;
             v_paid := FOUND;
         END IF;
-        IF p_now.plan_no IS NOT NULL AND (v_state IN ('active', 'trialing') OR v_paid) THEN
-            PERFORM credits_allocate(p_now);
+        IF v_state IN ('active', 'trialing') OR v_paid THEN
+            PERFORM credits_allocate(p_now, p_at);
         END IF;
         RETURN;
     ELSIF p_was.subscription_id IS NULL THEN
@@ -195,15 +197,25 @@ BEGIN
             WHERE x.account_id = p_account_id AND subscription_over(x.status) AND x.credits_from IS NOT NULL
             ORDER BY x.ended_at DESC, x.subscription_id LIMIT 1;
         IF FOUND THEN
-            PERFORM credits_end(p_account_id, v_ended.subscription_id, v_ended.ended_at);
+            PERFORM credits_end(p_account_id, v_ended.subscription_id, v_ended.ended_at, v_free);
         END IF;
     END IF;
 END $$;
 
 -- ---------------------------------------------------------------- effects
 
--- checkout_completed: {session, mode, customer?, payment_status, payment_intent?, price?, quantity?}. A session of ours names
--- its price itself; the event's counts only for one whose answer has not been stored yet.
+-- The payment of a pack: told once for its session. (What is paid for a subscription are its invoices.)
+CREATE FUNCTION billing.checkout_audit(p_account_id bigint, p_action text, p_price text, e jsonb) RETURNS void LANGUAGE sql
+    SET search_path = billing, pg_temp AS $$
+    INSERT INTO audit_log (account_id, actor, action, after, amount, currency)
+        SELECT p_account_id, audit_actor(), p_action, jsonb_strip_nulls(jsonb_build_object('session', e ->> 'session',
+            'price', p_price, 'payment_intent', e ->> 'payment_intent')), (e ->> 'amount')::bigint, e ->> 'currency'
+        WHERE NOT EXISTS (SELECT FROM audit_log l WHERE l.account_id = p_account_id AND l.action = p_action
+            AND l.after ->> 'session' = e ->> 'session')
+$$;
+
+-- checkout_completed: {session, mode, customer?, payment_status, payment_intent?, price?, quantity?, amount?, currency?}. A
+-- session of ours names its price itself; the event's counts only for one whose answer has not been stored yet.
 CREATE FUNCTION billing.effect_checkout(p_account_id bigint, e jsonb) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
@@ -226,10 +238,30 @@ BEGIN
         RAISE EXCEPTION 'checkout % belongs to another account', e ->> 'session' USING ERRCODE = 'BI002';
     END IF;
     DELETE FROM checkout_intents i WHERE i.account_id = p_account_id AND i.kind = c.mode;
+    IF c.mode = 'payment' AND e ->> 'payment_status' = 'paid' THEN
+        PERFORM checkout_audit(p_account_id, 'payment.succeeded', c.price_id, e);
+    END IF;
     IF c.mode = 'payment' AND e ->> 'payment_status' IN ('paid', 'no_payment_required')
        AND NOT credits_buy(p_account_id, c.price_id, coalesce((e ->> 'quantity')::bigint, 1), c.session_id, c.payment_intent) THEN
         PERFORM alarm(p_account_id, 'unknown_price', c.session_id || ':' || coalesce(c.price_id, ''),
             jsonb_build_object('session', c.session_id, 'price', c.price_id));
+    END IF;
+END $$;
+
+-- checkout_expired: {session, mode}; checkout_failed: {session, mode, price?, payment_intent?, amount?, currency?}. Nothing comes of it.
+CREATE FUNCTION billing.effect_checkout_over(p_account_id bigint, e jsonb) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    c checkout_sessions;
+BEGIN
+    -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
+    INSERT INTO checkout_sessions AS x (session_id, account_id, mode, status)
+        VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
+        ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
+        WHERE x.account_id = excluded.account_id AND x.status IN ('open', 'paid');
+    SELECT x.* INTO c FROM checkout_sessions x WHERE x.session_id = e ->> 'session' AND x.account_id = p_account_id;
+    IF c.mode = 'payment' AND e ->> 'kind' = 'checkout_failed' THEN
+        PERFORM checkout_audit(p_account_id, 'payment.failed', coalesce(c.price_id, e ->> 'price'), e);
     END IF;
 END $$;
 
@@ -324,6 +356,16 @@ BEGIN
             WHERE account_features.expires_at <= clock_timestamp();
 END $$;
 
+-- However an override is dropped, what Stripe grants counts again.
+CREATE FUNCTION billing.override_dropped() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+BEGIN
+    PERFORM entitlements_grant(OLD.account_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER account_features_dropped AFTER DELETE ON billing.account_features FOR EACH ROW
+    WHEN (OLD.source <> 'stripe') EXECUTE FUNCTION billing.override_dropped();
+
 -- customer_deleted: Stripe has ended all its subscriptions with it, and what they entitled to.
 CREATE FUNCTION billing.effect_customer_deleted(p_account_id bigint, p_customer text, p_at timestamptz) RETURNS void
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
@@ -414,12 +456,7 @@ BEGIN
     CASE e ->> 'kind'
         WHEN 'none', 'subscription', 'trial_ending' THEN NULL;
         WHEN 'checkout_completed' THEN PERFORM effect_checkout(p_account_id, e);
-        WHEN 'checkout_expired' THEN
-            -- Also one whose answer has not been stored yet: it must not come to be open afterwards.
-            INSERT INTO checkout_sessions AS c (session_id, account_id, mode, status)
-                VALUES (e ->> 'session', p_account_id, coalesce(e ->> 'mode', 'subscription'), 'expired')
-                ON CONFLICT (session_id) DO UPDATE SET status = 'expired'
-                WHERE c.account_id = excluded.account_id AND c.status IN ('open', 'paid');
+        WHEN 'checkout_expired', 'checkout_failed' THEN PERFORM effect_checkout_over(p_account_id, e);
         WHEN 'invoice_paid' THEN v_news := effect_invoice(p_account_id, e, true, p_at);
         WHEN 'invoice_failed' THEN v_news := effect_invoice(p_account_id, e, false, p_at);
         WHEN 'charge' THEN PERFORM effect_charge(p_account_id, p_ticket, e);
@@ -438,8 +475,8 @@ END $$;
 --   [{"id", "status", "prices": ["price_.."] or "items": [{"price", "period_start", "period_end"}], "quantity",
 --     "period_start", "period_end", "cancel_at", "trial_end", "created", "ended_at", "customer", "pause"}],
 --   times in unix seconds or null; what is absent is null.
--- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | invoice_paid | invoice_failed | trial_ending |
---   charge | dispute | customer_updated | customer_deleted | entitlements, ...}, see the effects above and, for invoices,
+-- p_effect: {"kind": none | subscription | checkout_completed | checkout_expired | checkout_failed | invoice_paid | invoice_failed |
+--   trial_ending | charge | dispute | customer_updated | customer_deleted | entitlements, ...}, see the effects above and, for invoices,
 --   {invoice, subscription, billing_reason, price, period_start, period_end, amount, currency, payment_intent, attempt} and, of
 --   several items, lines: [{price, period_start, period_end}]; for
 --   failed ones also {next_attempt}; {subscription} of trial_ending. "seen" is what a look under p_ticket saw of the object;
@@ -452,16 +489,17 @@ CREATE FUNCTION billing.stripe_apply(p_stripe_account text, p_event text, p_atte
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off
     SET enable_seqscan = off AS $$ -- plans made while tables were still empty must not read all of them later
 DECLARE
-    e        jsonb := jsonb_strip_nulls(coalesce(p_effect, '{"kind": "none"}'));
-    v_actor  text := current_setting('billing.actor', true);
-    v_event  webhook_events;
-    v_at     timestamptz;
-    v_stale  boolean := false;
-    v_done   jsonb := '{}';
-    v_before accounts;
-    v_after  accounts;
-    v_was    subscriptions; -- in force before, and now
-    v_now    subscriptions;
+    e         jsonb := jsonb_strip_nulls(coalesce(p_effect, '{"kind": "none"}'));
+    v_actor   text := current_setting('billing.actor', true);
+    v_event   webhook_events;
+    v_at      timestamptz;
+    v_present timestamptz;
+    v_stale   boolean := false;
+    v_done    jsonb := '{}';
+    v_before  accounts;
+    v_after   accounts;
+    v_was     subscriptions; -- in force before, and now
+    v_now     subscriptions;
 BEGIN
     SELECT x.* INTO v_before FROM accounts x WHERE x.id = p_account_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -498,13 +536,15 @@ BEGIN
 
     PERFORM subscriptions_settle(p_account_id, e ->> 'policy', (e ->> 'grace_seconds')::bigint);
     v_now := subscription_in_force(p_account_id);
-    PERFORM account_recompute(p_account_id, v_was, v_now, v_done ->> 'dispute');
+    v_present := greatest(v_at, clock_timestamp());
+    PERFORM account_recompute(p_account_id, v_was, v_now, v_done ->> 'dispute', v_present);
     PERFORM stripe_alarms(p_account_id);
     IF e ->> 'kind' = 'invoice_paid' AND e ->> 'billing_reason' = 'subscription_cycle'
        AND v_now.subscription_id = e ->> 'subscription' AND NOT e ? 'other_items' THEN
         PERFORM credits_refill(v_now, e ->> 'invoice', e ->> 'price', stripe_time(e -> 'period_start'),
             stripe_time(e -> 'period_end'));
     END IF;
+    PERFORM credits_by_month(p_account_id, v_present);
 
     PERFORM change_notice(v_before, v_was, v_now, v_event.stripe_account || p_event);
     PERFORM event_notice(p_account_id, e, (v_done ->> 'news')::boolean);

@@ -53,4 +53,5 @@ END $$;
 
 REVOKE ALL ON billing.account_members FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION billing.member_role(text, text) TO billing_gate, billing_jobs;
+GRANT EXECUTE ON FUNCTION billing.member_role(text, text) TO billing_gate, billing_jobs, billing_app;
+GRANT EXECUTE ON FUNCTION billing.member_set(text, text, text) TO billing_app;

@@ -93,7 +93,7 @@ END $$;
 CREATE FUNCTION billing.account_strays(p_account_id bigint) RETURNS boolean LANGUAGE sql STABLE
     SET search_path = billing, pg_temp AS $$
     SELECT coalesce(bool_or(ROW(a.plan_no, a.status, a.period_end, a.cancel_at, a.trial_end, a.grace_until)
-            IS DISTINCT FROM ROW(coalesce(s.plan_no, a.plan_no),
+            IS DISTINCT FROM ROW(s.plan_no,
                 CASE WHEN subscription_live(x.state) OR x.state = 'unpaid' THEN x.state ELSE 'paused' END,
                 s.period_end, s.cancel_at, s.trial_end, s.grace_until)), false)
     FROM accounts a CROSS JOIN LATERAL subscription_in_force(a.id) s
@@ -125,8 +125,8 @@ BEGIN
                    OR ROW(s.status, s.prices, s.quantity, s.cancel_at, s.trial_end, s.pause)
                       IS DISTINCT FROM ROW(t.status, t.prices, t.quantity, t.cancel_at, t.trial_end, t.pause)
                    OR t.ends <> '[]' AND NOT coalesce(t.ends @> to_jsonb(unix(s.period_end)), false)
-                   OR s.plan_no IS DISTINCT FROM coalesce(
-                       (SELECT x.plan_no FROM plan_prices x WHERE x.price_id = plan_price(s.prices)), s.plan_no)
+                   OR s.price_id IS DISTINCT FROM plan_price(s.prices)
+                   OR s.plan_no <> (SELECT x.plan_no FROM plan_prices x WHERE x.price_id = s.price_id)
                    OR account_strays(a.id))
         UNION
         SELECT s.account_id FROM subscriptions s
@@ -212,11 +212,11 @@ BEGIN
         'policy', CASE WHEN NOT v_owed THEN p_policy END, 'grace_seconds', CASE WHEN NOT v_owed THEN p_grace END));
     -- Whoever owes has paid before, and the period before this one is what the credits are of; paying refills them.
     v_force := subscription_in_force(a.id);
-    IF v_force.status = 'past_due' AND v_force.credits_from IS NULL AND v_force.plan_no IS NOT NULL
+    IF v_force.status = 'past_due' AND v_force.credits_from IS NULL
        AND v_force.period_start IS NOT NULL THEN
         v_force.period_end := v_force.period_start;
         v_force.period_start := cycle_start(coalesce(v_force.anchor, v_force.period_start), v_force.period_start - interval '1 second');
-        PERFORM credits_allocate(v_force);
+        PERFORM credits_allocate(v_force, v_force.period_start);
     END IF;
     v_drift := subscriptions_drift(v_before, subscriptions_view(a.id));
     v_more := coalesce((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('action', l.action, 'before', l.before,
@@ -224,7 +224,7 @@ BEGIN
     v_answer := v_answer || jsonb_build_object('customer', p_customer, 'event', v_event, 'drift', v_drift, 'changes', v_more,
         'changed', v_drift <> '[]' OR v_more <> '[]',
         'unplanned', EXISTS (SELECT FROM subscriptions s WHERE s.account_id = a.id AND subscription_live(s.status)
-            AND s.plan_no IS NULL));
+            AND s.price_id IS NULL));
     IF v_drift <> '[]' OR v_more <> '[]' THEN
         INSERT INTO audit_log (account_id, actor, action, after) VALUES (a.id, p_actor, 'stripe.' || p_why,
             jsonb_build_object('event', v_event, 'drift', v_drift));
@@ -271,7 +271,7 @@ $$;
 -- The passes that hosts make by themselves. One host has a pass at a time, for as long as it keeps saying so.
 -- seen_until: what Stripe had to tell until then has been seen.
 CREATE TABLE billing.stripe_passes (
-    kind        text PRIMARY KEY CHECK (kind IN ('events', 'subscriptions')),
+    kind        text PRIMARY KEY CHECK (kind IN ('events', 'subscriptions', 'months')),
     seen_until  timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at  timestamptz,

@@ -1,22 +1,16 @@
 #include "domain/catalog_file.hpp"
 
+#include "domain/file_judge.hpp"
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
-#include <initializer_list>
 #include <iterator>
 #include <map>
 
 namespace billing {
 
 namespace {
-
-bool valid_key(std::string_view key) noexcept {
-    return !key.empty() && key.size() <= 64 && std::all_of(key.begin(), key.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-               c == '.';
-    });
-}
 
 const std::string& name_of(const std::string& name) noexcept { return name; }
 template <class T>
@@ -36,7 +30,7 @@ std::string join(const Names& names) {
 } // namespace
 
 // Walks the document once and collects every problem, so that an operator mends a file in one go.
-class CatalogJudge {
+class CatalogJudge : private FileJudge {
 public:
     explicit CatalogJudge(CatalogFile& file) : file_(file) {}
 
@@ -44,13 +38,15 @@ public:
         if (!json_is_object(root)) {
             return "the file must hold one JSON object with \"plans\"";
         }
-        known_members(root, "", {"default_plan", "features", "quotas", "rates", "credits", "plans", "packs"});
+        known_members(root, "",
+                      {"default_plan", "policies", "features", "quotas", "rates", "credits", "plans", "packs"});
         declared_features(json_object_get(root, "features"));
         quotas(json_object_get(root, "quotas"));
         names(json_object_get(root, "rates"), "rates", file_.rates_);
         names(json_object_get(root, "credits"), "credits", file_.credits_);
         plans(json_object_get(root, "plans"));
         packs(json_object_get(root, "packs"));
+        policies(json_object_get(root, "policies"));
         default_plan(root);
         if (file_.features_.size() > k_max_features) {
             problem("features", "more than 128 features; merge some");
@@ -58,55 +54,10 @@ public:
         if (file_.rates_.size() > k_max_rates) {
             problem("rates", "more than 64 rates");
         }
-        return std::move(problems_);
+        return problems();
     }
 
 private:
-    void problem(const std::string& path, const std::string& what) {
-        problems_ += (problems_.empty() ? "" : "\n") + path + ": " + what;
-    }
-
-    void missing(std::string path, const std::string& name, const char* remedy) {
-        path += '.';
-        problem(path += name, std::string{"is missing; "} + remedy);
-    }
-
-    void known_members(const json_t* object, const std::string& path, std::initializer_list<std::string_view> known) {
-        const char* key = nullptr;
-        json_t* value = nullptr;
-        json_object_foreach(const_cast<json_t*>(object), key, value) {
-            if (std::find(known.begin(), known.end(), key) == known.end()) {
-                std::string list;
-                for (const auto name : known) {
-                    list += (list.empty() ? "" : ", ") + std::string{name};
-                }
-                problem(path.empty() ? key : path + "." + key, "unknown member; known here: " + list);
-            }
-        }
-    }
-
-    // Calls on(key, value, path) for each member whose key is a name; says so when the value is no object.
-    template <class On>
-    void each(const json_t* object, const std::string& path, On on) {
-        if (object == nullptr) {
-            return;
-        }
-        if (!json_is_object(object)) {
-            problem(path, "must be an object of names");
-            return;
-        }
-        const char* key = nullptr;
-        json_t* value = nullptr;
-        json_object_foreach(const_cast<json_t*>(object), key, value) {
-            const std::string where = path + "." + key;
-            if (!valid_key(key)) {
-                problem(where, "a name has 1-64 of A-Z a-z 0-9 _ - .");
-                continue;
-            }
-            on(std::string{key}, value, where);
-        }
-    }
-
     void feature_list(const json_t* list, const std::string& path) {
         if (list == nullptr) {
             return;
@@ -292,9 +243,9 @@ private:
             problem(path, "must be an object");
             return;
         }
-        known_members(
-            value, path,
-            {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits", "attributes"});
+        known_members(value, path,
+                      {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits",
+                       "rollover", "attributes"});
         description(value, path);
         const auto rank = integer_member(value, "rank");
         if (!rank || *rank < 0 || *rank > 1000) {
@@ -302,13 +253,12 @@ private:
         }
         file_.plans_.push_back({key, rank.value_or(0)});
         const json_t* free = json_object_get(value, "free");
-        if (free != nullptr && !json_is_boolean(free)) {
-            problem(path + ".free", "must be true or false");
-        }
+        yes_or_no(free, path + ".free");
         feature_list(json_object_get(value, "features"), path + ".features");
         plan_quotas(json_object_get(value, "quotas"), path + ".quotas");
         plan_rates(json_object_get(value, "rates"), path + ".rates");
         plan_credits(json_object_get(value, "credits"), path + ".credits");
+        yes_or_no(json_object_get(value, "rollover"), path + ".rollover");
         each(json_object_get(value, "price"), path + ".price",
              [this](const std::string& interval, const json_t* price_value, const std::string& where) {
                  if (interval != "month" && interval != "year") {
@@ -373,6 +323,24 @@ private:
         });
     }
 
+    // What changes of plan do to credits; PostgreSQL applies them.
+    void policies(const json_t* object) {
+        if (object == nullptr) {
+            return;
+        }
+        if (!json_is_object(object)) {
+            problem("policies", "must be an object");
+            return;
+        }
+        known_members(object, "policies", {"credits", "free_realloc"});
+        const auto credits = text_member(object, "credits").value_or("");
+        if (json_object_get(object, "credits") != nullptr && credits != "keep_used" && credits != "reset" &&
+            credits != "prorate") {
+            problem("policies.credits", "must be one of keep_used, reset, prorate");
+        }
+        yes_or_no(json_object_get(object, "free_realloc"), "policies.free_realloc");
+    }
+
     void default_plan(const json_t* root) {
         const auto key = text_member(root, "default_plan");
         if (!key) {
@@ -388,7 +356,6 @@ private:
     CatalogFile& file_;
     std::map<std::string, std::string, std::less<>> prices_; // id -> path
     std::size_t limits_ = 0;
-    std::string problems_;
 };
 
 std::optional<RateAmount> parse_rate(std::string_view text) noexcept {

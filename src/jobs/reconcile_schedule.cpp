@@ -10,9 +10,11 @@ namespace {
 
 constexpr std::string_view k_events = "events";
 constexpr std::string_view k_subscriptions = "subscriptions";
+constexpr std::string_view k_months = "months";
 constexpr std::int64_t k_minute_s = 60;
 constexpr std::int64_t k_events_every_s = 5 * k_minute_s;
 constexpr std::int64_t k_subscriptions_every_s = 60 * k_minute_s;
+constexpr std::int64_t k_months_every_s = k_minute_s;
 constexpr std::int64_t k_overlap_s = 10 * k_minute_s; // clocks differ, and Stripe may list an event a little late
 constexpr std::int64_t k_round_ms = 5000;
 constexpr ListPace k_pace{25, 250}; // a page is read between requests, and should be as short as these
@@ -35,6 +37,7 @@ Task<void> ReconcileSchedule::run() {
         if (!reactor_.leaving()) {
             co_await pass(k_events, k_events_every_s);
             co_await pass(k_subscriptions, k_subscriptions_every_s);
+            co_await months();
         }
     }
 }
@@ -55,6 +58,19 @@ Task<void> ReconcileSchedule::pass(std::string_view kind, std::int64_t every_s) 
         co_await store_.finish_pass(kind, held->holder);
     }
     conclude(kind, trouble, reconciler.counts());
+}
+
+Task<void> ReconcileSchedule::months() {
+    std::optional<PassHeld> held = co_await store_.begin_pass(k_months, k_months_every_s);
+    if (!held) {
+        co_return;
+    }
+    bool more = true;
+    while (more) {
+        more = co_await store_.refill_months();
+        more = more && !reactor_.leaving();
+    }
+    co_await store_.finish_pass(k_months, held->holder);
 }
 
 Reconciler::Listener ReconcileSchedule::listener(std::string_view kind, const std::string& holder) {

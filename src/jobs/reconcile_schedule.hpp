@@ -1,6 +1,6 @@
-// Reconciles by itself: missed events every few minutes, all subscriptions every hour. Run by the worker that holds the
-// host's lease; of all hosts one makes a pass at a time, which PostgreSQL settles, and whose death frees it after
-// minutes.
+// Reconciles by itself: missed events every few minutes, all subscriptions every hour; and sees to what no event comes
+// for, the months of yearly prices. Run by the worker that holds the host's lease; of all hosts one makes a pass at a
+// time, which PostgreSQL settles, and whose death frees it after minutes.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -24,6 +24,7 @@ public:
 
 private:
     Task<void> pass(std::string_view kind, std::int64_t every_s);
+    Task<void> months();
     Reconciler::Listener listener(std::string_view kind, const std::string& holder);
     void conclude(std::string_view kind, const Trouble& trouble, const ReconcileCounts& counts);
 

@@ -19,6 +19,7 @@ constexpr std::string_view k_import = "SELECT billing.customer_import($1, $2, $3
 constexpr std::string_view k_begin =
     "SELECT holder, since FROM billing.stripe_pass_begin($1, make_interval(secs => $2))";
 constexpr std::string_view k_keep = "SELECT billing.stripe_pass_keep($1, $2::uuid)";
+constexpr std::string_view k_months = "SELECT billing.credits_months(100) = 100";
 constexpr std::string_view k_done = "SELECT billing.stripe_pass_done($1, $2::uuid)";
 
 std::optional<std::string_view> some(std::string_view text) {
@@ -147,6 +148,8 @@ Task<bool> ReconcileStore::finish_pass(std::string_view kind, std::string_view h
     PgParams parameters{kind, holder};
     return run_yes(k_done, std::move(parameters));
 }
+
+Task<bool> ReconcileStore::refill_months() { return run_yes(k_months, PgParams{}); }
 
 Task<bool> ReconcileStore::run_yes(std::string_view sql, PgParams parameters) {
     PgResult result = co_await postgres_.query(sql, std::move(parameters));

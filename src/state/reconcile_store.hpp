@@ -82,6 +82,8 @@ public:
     Task<std::optional<PassHeld>> begin_pass(std::string_view kind, std::int64_t every_s);
     Task<bool> keep_pass(std::string_view kind, std::string_view holder);
     Task<bool> finish_pass(std::string_view kind, std::string_view holder);
+    // Gives some of those their credits whose next month of a yearly price has begun. True: there may be more of them.
+    Task<bool> refill_months();
 
 private:
     Task<Asked<std::set<std::string>>> run_unknown(PgParams parameters);

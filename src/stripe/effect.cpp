@@ -110,7 +110,7 @@ constexpr std::array<Handler, 26> k_handlers = {{
     {"checkout.session.completed", checkout_completed},
     {"checkout.session.async_payment_succeeded", checkout_completed},
     {"checkout.session.expired", checkout_expired},
-    {"checkout.session.async_payment_failed", checkout_expired},
+    {"checkout.session.async_payment_failed", checkout_failed},
     {"customer.subscription.created", subscription},
     {"customer.subscription.updated", subscription},
     {"customer.subscription.deleted", subscription},

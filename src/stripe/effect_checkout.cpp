@@ -26,6 +26,31 @@ std::optional<std::int64_t> quantity_of(const StripeCheckout& session) {
     return whole && quantity >= 1 && quantity <= k_most_quantity ? std::optional(quantity) : std::nullopt;
 }
 
+// What somebody has paid, or tried to.
+void put_payment(const EventEffect& out, const StripeCheckout& session) {
+    put_text(out.effect, "price", session.metadata.find("price"));
+    put_text(out.effect, "payment_intent", session.payment_intent);
+    put_number(out.effect, "amount", session.amount_total);
+    put_text(out.effect, "currency", session.currency);
+}
+
+// A session that nothing comes of.
+Result<EventEffect> ended(const json_t* event, const char* kind, bool tried) {
+    auto read = read_checkout(event_object(event));
+    if (!read)
+        return Error{read.error()};
+    const StripeCheckout& session = read.value();
+    EventEffect out = effect_of(kind, session.customer);
+    out.account = account_of(session);
+    if (out.account.empty())
+        return ignored("not a checkout of ours");
+    put_text(out.effect, "session", session.id);
+    put_text(out.effect, "mode", session.mode);
+    if (tried)
+        put_payment(out, session);
+    return out;
+}
+
 } // namespace
 
 Result<EventEffect> checkout_completed(const json_t* event) {
@@ -52,24 +77,13 @@ Result<EventEffect> checkout_completed(const json_t* event) {
     put_text(out.effect, "mode", session.mode);
     put_text(out.effect, "customer", session.customer);
     put_text(out.effect, "payment_status", session.payment_status);
-    put_text(out.effect, "payment_intent", session.payment_intent);
-    put_text(out.effect, "price", session.metadata.find("price"));
     put_number(out.effect, "quantity", quantity_of(session));
+    put_payment(out, session);
     return out;
 }
 
-Result<EventEffect> checkout_expired(const json_t* event) {
-    auto read = read_checkout(event_object(event));
-    if (!read)
-        return Error{read.error()};
-    const StripeCheckout& session = read.value();
-    EventEffect out = effect_of("checkout_expired", session.customer);
-    out.account = account_of(session);
-    if (out.account.empty())
-        return ignored("not a checkout of ours");
-    put_text(out.effect, "session", session.id);
-    put_text(out.effect, "mode", session.mode);
-    return out;
-}
+Result<EventEffect> checkout_expired(const json_t* event) { return ended(event, "checkout_expired", false); }
+
+Result<EventEffect> checkout_failed(const json_t* event) { return ended(event, "checkout_failed", true); }
 
 } // namespace billing::effects

@@ -22,6 +22,7 @@ EventEffect ignored(const char* reason);
 // effect_checkout.cpp
 Result<EventEffect> checkout_completed(const json_t* event);
 Result<EventEffect> checkout_expired(const json_t* event);
+Result<EventEffect> checkout_failed(const json_t* event);
 
 // effect_money.cpp
 Result<EventEffect> invoice_paid(const json_t* event);

@@ -222,4 +222,19 @@ subtest 'the hosts do it by themselves' => sub {
     is scalar(grep { scalar $_->log_lines(qr/event evt_\w+ customer\.subscription\.created has never come; it is stored/) } $one, $two), 1, 'which says so';
     is_deeply reconcile()->{drifted}, [], 'the command finds nothing more';
 };
+
+subtest 'the months of a yearly price' => sub {
+    my $logos = sub { ($world->sql(q{SELECT b.used || ' ' || (SELECT count(*) FROM billing.credit_ledger l WHERE l.account_id = a.id AND l.idem_key LIKE 'month:%:logo')
+        AS x FROM billing.credit_balances b JOIN billing.credit_types USING (credit_no) JOIN billing.accounts a ON a.id = b.account_id
+        WHERE external_id = 'gil' AND credit_key = 'logo'}))[0]{x} };
+    $world->sql(q{UPDATE billing.subscriptions SET period_start = now() - interval '40 days', anchor = now() - interval '40 days',
+        period_end = now() + interval '320 days' WHERE account_id = (SELECT id FROM billing.accounts WHERE external_id = 'gil')});
+    $world->sql(q{UPDATE billing.credit_balances b SET used = 3, period_start = s.period_start, period_end = (billing.credit_period(s, s.period_start)).ends
+        FROM billing.subscriptions s WHERE s.account_id = b.account_id
+        AND b.account_id = (SELECT id FROM billing.accounts WHERE external_id = 'gil')});
+    is $logos->(), '3 0', 'a month that is over, and nobody has looked';
+    due('months');
+    wait_for(sub { finished('months') }, 20, 'W8: a pass over those that are due');
+    is $logos->(), '0 1', 'W8: the credits of the next month have come, without an event';
+};
 done_testing;

@@ -245,6 +245,12 @@ my %wrong = (
     'a plan without a rate' => [sub ($c) { delete $c->{plans}{pro}{rates} },
         qr{plans\.pro\.rates\.chatbot: is missing; write COUNT/TIME, as "10/min", or null for no limit}],
     'a rank' => [sub ($c) { $c->{plans}{pro}{rank} = 'high' }, qr/plans\.pro\.rank: must be a whole number from 0/],
+    'no policies' => [sub ($c) { $c->{policies} = 'reset' }, qr/policies: must be an object/],
+    'an unknown policy' => [sub ($c) { $c->{policies}{credit} = 'reset' }, qr/policies\.credit: unknown member; known here: credits, free_realloc/],
+    'a policy for credits' => [sub ($c) { $c->{policies}{credits} = 'keep' }, qr/policies\.credits: must be one of keep_used, reset, prorate/],
+    'a number as a policy' => [sub ($c) { $c->{policies}{credits} = 1 }, qr/policies\.credits: must be one of keep_used, reset, prorate/],
+    'an allocation again' => [sub ($c) { $c->{policies}{free_realloc} = 'on' }, qr/policies\.free_realloc: must be true or false/],
+    'a rollover' => [sub ($c) { $c->{plans}{pro}{rollover} = 100 }, qr/plans\.pro\.rollover: must be true or false/],
     'an amount' => [sub ($c) { $c->{plans}{pro}{price}{month}{amount} = '79.00' }, qr/plans\.pro\.price\.month\.amount: must be a whole number of the currency's smallest unit/],
 );
 for my $what (sort keys %wrong) {
@@ -271,6 +277,8 @@ subtest 'what is right passes' => sub {
     ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate billing_quota requests window=month; billing_rate chatbot;");
     is $code, 0, 'G10: a quota with one period has it as its window' or diag $output;
     my $data = JSON::PP->new->utf8->decode(slurp($catalog));
+    $data->{policies} = {credits => 'prorate', free_realloc => JSON::PP::true};
+    $data->{plans}{pro}{rollover} = JSON::PP::true;
     two_windows($data);
     Billing::Nginx::write_file("$directory/windows", JSON::PP->new->utf8->encode($data));
     my $windows = $whole =~ s/billing_catalog \S+;/billing_catalog $directory\/windows;/r;

@@ -120,7 +120,7 @@ subtest 'W4: a life in order, backwards, shuffled and twice' => sub {
     }
     cmp_ok scalar(@$lived), '>', 20, scalar(@$lived) . " events (seed $seed)";
     is $end{'in-order'}, 'pro paused payment | logo 52/2, mockup 50/0, video 10/0 | dispute.lost 500 usd, payment.disputed 500 usd, '
-        . 'payment.refunded 200 usd, payment.refunded 300 usd, payment.succeeded 2900 usd, payment.succeeded 5000 usd, refund.failed 200 usd | '
+        . 'payment.refunded 200 usd, payment.refunded 300 usd, payment.succeeded 1000 usd, payment.succeeded 2900 usd, payment.succeeded 5000 usd, refund.failed 200 usd | '
         . 'subscription:activated subscription:payment-disputed', 'as Stripe has it';
     is $end{$_}, $end{'in-order'}, "$_: the same" for sort keys %end;
     everywhere($world, 'the plan without access: not paid for', '402 SUBSCRIPTION_INACTIVE', GET => '/export/x', as('backwards'));

@@ -47,7 +47,7 @@ is $doc->{default_plan}, 1, 'default plan';
 # Nothing changes at a second apply, not even on disk.
 my $rows = q{SELECT string_agg(x, ' ' ORDER BY x) FROM (
     } . join(' UNION ALL ', map { "SELECT '$_' || xmin::text || ctid::text FROM billing.$_" }
-    qw(plans plan_prices features plan_features limits plan_limits credit_types plan_credits packs meta)) . ') t(x)';
+    qw(plans plan_prices features plan_features limits plan_limits credit_types plan_credits packs pack_prices meta)) . ') t(x)';
 my $before = $db->psql($rows);
 is_deeply $db->apply_catalog($catalog), { changed => JSON::PP::false, version => $first->{version} }, 'a second apply changes nothing';
 is $db->psql('SELECT catalog_version FROM billing.meta'), $first->{version}, 'and keeps the version';

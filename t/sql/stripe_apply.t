@@ -114,6 +114,33 @@ like $w->state_of('u'), qr/^starter active/, 'one with a known price is preferre
 $w->event('u', $sub, [su('sub_u', 'canceled', 'nobody'), su('sub_u2', 'canceled', 'starter')]);
 state_is('u', 'free active none', 'and all ends as usual');
 
+# It keeps the plan of that subscription, not whatever the account has.
+$w->account('v');
+$w->event('v', $sub, [su('sub_v', 'active', 'nobody')]);
+state_is('v', 'free active none', 'W6: a new subscription of an unknown price alone gives nothing');
+is $w->value(q{SELECT count(*) FROM billing.outbox WHERE payload ->> 'subscription' = 'sub_v' AND payload ->> 'alarm' = 'unknown_price'}), 1,
+    'and raises an alarm';
+$w->event('v', $sub, [su('sub_v', 'active', 'nobody'), su('sub_v2', 'active', 'agency')]);
+state_is('v', 'agency active none from=0 to=30', 'beside one that is known it does not count');
+$w->event('v', { %$sub, policy => 'grace', grace_seconds => 60 }, [su('sub_v', 'active', 'nobody'), su('sub_v2', 'unpaid', 'agency')]);
+like $w->state_of('v'), qr/^agency unpaid none/, 'nor does it keep alive what another one has ceased to pay for';
+$w->event('v', $sub, [su('sub_v', 'active', 'nobody'), su('sub_v2', 'canceled', 'agency')]);
+state_is('v', 'free active none', 'or has ended');
+$w->event('v', $sub, [su('sub_v3', 'active', 'starter'), su('sub_v', 'canceled', 'nobody')]);
+$w->event('v', $sub, [su('sub_v3', 'active', 'nobody'), su('sub_v4', 'canceled', 'pro')]);
+state_is('v', 'starter active none from=0 to=30', 'it keeps its own plan, and its own times');
+$w->d->do(q{SELECT billing.account_set('v', '{"plan": "agency"}', 'ann')});
+ok $w->value(q{SELECT billing.account_strays(id) FROM billing.accounts WHERE external_id = 'v'}), 'an account that has another one strays (W12)';
+$w->event('v', $sub, [su('sub_v3', 'active', 'nobody')]);
+state_is('v', 'starter active none from=0 to=30', 'and is brought back');
+is $w->value(q{SELECT count(*) FROM billing.outbox WHERE payload ->> 'subscription' = 'sub_v3' AND payload ->> 'alarm' = 'unknown_price'}), 1,
+    'the alarm is raised though its plan is known';
+$w->event('v', $sub, [su('sub_v3', 'active', 'nobody', start => $T0 + 30 * $DAY)]);
+$w->event('v', { kind => 'invoice_paid', invoice => 'in_v', subscription => 'sub_v3', billing_reason => 'subscription_cycle', price => 'price_nobody',
+    period_start => $T0 + 30 * $DAY, period_end => $T0 + 60 * $DAY, amount => 1, currency => 'usd', attempt => 1 },
+    [su('sub_v3', 'active', 'nobody', start => $T0 + 30 * $DAY)]);
+is $w->value(q{SELECT count(*) FROM billing.credit_ledger WHERE idem_key = 'refill:in_v:logo' AND quantity = 20}), 1, "its renewal brings its plan's credits";
+
 # What no subscription has given, none takes away.
 $w->account('o');
 $w->d->do(q{SELECT billing.account_set('o', '{"plan": "agency", "maintenance": "operator"}', 'ann')});

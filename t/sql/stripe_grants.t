@@ -43,8 +43,18 @@ $w->d->do(q{SELECT billing.account_set('a', '{"features": {"f2": false, "f5": tr
 $w->event('a', granted('f2', 'f6'));
 is features('a'), 'f2- override, f5 override, f6 stripe', 'an override by hand stands before it';
 $w->d->do(q{SELECT billing.account_set('a', '{"features": {"f2": null}}', 'ann')});
+is features('a'), 'f2 stripe, f5 override, f6 stripe', 'W10: and when it is dropped, what Stripe grants is back at once';
+is $w->value(q{SELECT string_agg(actor, ' ') FROM (SELECT actor FROM billing.audit_log WHERE account_id = $1 ORDER BY id DESC LIMIT 2) x}, $id),
+    'ann ann', 'by who dropped it (S11)';
+$w->d->do(q{SELECT billing.account_set('a', '{"features": {"f6": false}}', 'ann')});
+$w->d->do(q{SELECT billing.account_set('a', '{"features": {"f5": true}}', 'ann')});
+is features('a'), 'f2 stripe, f5 override, f6- override', 'and no other';
+$w->d->do(q{SELECT billing.account_set('a', '{"features": {"f6": null, "f7": null}}', 'ann')});
 $w->event('a', $sub, []);
-is features('a'), 'f2 stripe, f5 override, f6 stripe', 'and when it is dropped, the next event brings back what Stripe grants';
+is features('a'), 'f2 stripe, f5 override, f6 stripe', 'the next event finds nothing to do';
+$w->d->do(q{UPDATE billing.account_features SET enabled = false, source = 'support' WHERE source = 'stripe'});
+$w->d->do(q{DELETE FROM billing.account_features WHERE source = 'support'});
+is features('a'), 'f2 stripe, f5 override, f6 stripe', 'however it is dropped';
 push @{ $catalog->{features} }, 'unheard-of';
 $w->event('a', granted('f2', 'unheard-of'));
 $w->db->apply_catalog($catalog);

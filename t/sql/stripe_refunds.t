@@ -19,7 +19,7 @@ sub audited {
     my ($name) = @_;
     return join '; ', map { join ' ', map { $_ // '-' } @$_{qw(action amount currency invoice_id)} }
         @{ $w->rows(q{SELECT l.* FROM billing.audit_log l JOIN billing.accounts a ON a.id = account_id
-            WHERE external_id = $1 AND action ~ '^(payment|refund|dispute)' ORDER BY l.id}, $name) };
+            WHERE external_id = $1 AND action ~ '^(payment.(refunded|disputed)|refund|dispute)' ORDER BY l.id}, $name) };
 }
 sub moved { return join ' ', map { $_->{quantity} } @{ $w->rows(q{SELECT quantity FROM billing.credit_ledger l JOIN billing.accounts a ON a.id = account_id
     WHERE external_id = $1 AND action = 'adjust' ORDER BY l.id}, $_[0]) } }

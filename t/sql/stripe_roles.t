@@ -1,5 +1,5 @@
-# Promise (S4, I2): the workers' role stores events and begins checkouts; only the jobs' role processes; neither touches a table;
-# replaying and everything inside is the owner's.
+# Promise (S4, I2): the workers' role stores events and begins checkouts; only the jobs' role processes; the application's role says
+# who its accounts' members are; none touches a table; replaying and everything inside is the owner's.
 use strict;
 use warnings;
 use Test::More;
@@ -8,8 +8,9 @@ require "$Bin/stripe_world.pl";
 
 my $w = StripeWorld->new;
 $w->account('a');
-$w->db->psql("CREATE ROLE $_->[0] LOGIN" . ($_->[1] ? " IN ROLE $_->[1]" : '')) for ['gate', 'billing_gate'], ['jobs', 'billing_jobs'], ['stranger'];
-my %as = map { $_ => $w->db->dbi(user => $_) } qw(gate jobs stranger);
+$w->db->psql("CREATE ROLE $_->[0] LOGIN" . ($_->[1] ? " IN ROLE $_->[1]" : '')) for ['gate', 'billing_gate'], ['jobs', 'billing_jobs'], ['app', 'billing_app'],
+    ['stranger'];
+my %as = map { $_ => $w->db->dbi(user => $_) } qw(gate jobs app stranger);
 
 my %calls = (
     gate => {
@@ -22,12 +23,14 @@ my %calls = (
         checkout_opened    => q{SELECT billing.checkout_opened('a', 'i', 'cs', 'u', NULL)},
         checkout_failed    => q{SELECT billing.checkout_failed('i')},
         customer_begin     => q{SELECT * FROM billing.customer_begin('a', 'a@b.example', 'A')},
-        member_role        => q{SELECT billing.member_role('a', 'ann')},
         checkout_closed    => q{SELECT billing.checkout_closed('cs', 'expired')},
     },
+    members => { member_role => q{SELECT billing.member_role('a', 'ann')} },
+    app     => { member_set => q{SELECT billing.member_set('a', 'ann', 'owner')} },
     jobs => {
         stripe_events_unknown => q{SELECT * FROM billing.stripe_events_unknown('{evt}')},
         stripe_suspects     => q{SELECT * FROM billing.stripe_suspects('[]', 0, 0)},
+        credits_months      => q{SELECT billing.credits_months(1)},
         stripe_look         => q{SELECT billing.stripe_look('a', 'cus_a', NULL, '[]', 'reconcile', NULL, NULL, 'x')},
         stripe_pass_begin   => q{SELECT * FROM billing.stripe_pass_begin('events', '1 h')},
         stripe_event_claim  => q{SELECT * FROM billing.stripe_event_claim(10, '1 min')},
@@ -47,7 +50,7 @@ my %calls = (
         outbox_put          => q{SELECT billing.outbox_put('t', 'k', 1, '{}')},
     },
 );
-my %may = (gate => [qw(gate)], jobs => [qw(gate jobs)], stranger => []);
+my %may = (gate => [qw(gate members)], jobs => [qw(gate members jobs)], app => [qw(members app)], stranger => []);
 for my $role (sort keys %may) {
     for my $group (sort keys %calls) {
         for my $name (sort keys %{ $calls{$group} }) {
@@ -64,10 +67,12 @@ for my $role (sort keys %may) {
     }
 }
 
-is $w->value(q{SELECT string_agg(c.relname, ' ') FROM pg_class c, unnest('{gate,jobs,stranger}'::text[]) r,
+is $w->value(q{SELECT billing.member_role('a', 'ann')}), 'owner', 'what the application has said of a member counts';
+is $w->value(q{SELECT actor FROM billing.audit_log WHERE action = 'role.change'}), 'app', 'and is audited as its own (S11)';
+is $w->value(q{SELECT string_agg(c.relname, ' ') FROM pg_class c, unnest('{gate,jobs,app,stranger}'::text[]) r,
     unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) p WHERE relnamespace = 'billing'::regnamespace AND relkind IN ('r', 'v')
     AND has_table_privilege(r, c.oid, p)}), undef, 'no table is open to any of them';
-is $w->value(q{SELECT string_agg(proname, ' ') FROM pg_proc p, unnest('{gate,jobs}'::text[]) r WHERE pronamespace = 'billing'::regnamespace
+is $w->value(q{SELECT string_agg(proname, ' ') FROM pg_proc p, unnest('{gate,jobs,app}'::text[]) r WHERE pronamespace = 'billing'::regnamespace
     AND has_function_privilege(r, p.oid, 'EXECUTE') AND NOT prosecdef}), undef, 'what they may call runs with its owner\'s rights';
 is $w->value(q{SELECT string_agg(proname, ' ') FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND prosecdef
     AND NOT coalesce(proconfig::text LIKE '%search_path=billing, pg_temp%', false)}), undef, 'with a pinned search_path';

@@ -17,6 +17,7 @@ sub catalog {
     my (%opt) = @_;
     my $price = sub { { month => { id => "price_$_[0]", amount => $_[1], currency => 'usd' } } };
     return {
+        policies => $opt{policies} // {},
         default_plan => 'free', quotas => { requests => { period => 'month' } }, credits => { logo => {}, video => {} },
         plans => {
             free    => { free => $opt{no_free} ? JSON::PP::false : JSON::PP::true, quotas => { requests => 20 }, credits => { logo => 4 } },
@@ -122,6 +123,15 @@ sub credits {
     return $self->value(q{SELECT remaining || '/' || used || '/' || bought FROM billing.credit_balances b
         JOIN billing.credit_types USING (credit_no) JOIN billing.accounts a ON a.id = b.account_id
         WHERE external_id = $1 AND credit_key = $2}, $name, $type // 'logo') // 'none';
+}
+
+# As the catalog's policies are from now on; rollover => [plans].
+sub policies {
+    my ($self, %policies) = @_;
+    my $rollover = delete $policies{rollover} // [];
+    my $catalog = catalog(policies => \%policies);
+    $catalog->{plans}{$_}{rollover} = JSON::PP::true for @$rollover;
+    return $self->{db}->apply_catalog($catalog);
 }
 
 # What deduct_credits will do: the plan's part first.

@@ -88,7 +88,7 @@ TEST(StripeEffect, TypesThatNobodyHandlesAreIgnored) {
 TEST(StripeEffect, CheckoutOfOursNamesItsAccountPriceAndQuantity) {
     const std::string bought =
         R"(cus_1 'acct' look {"kind":"checkout_completed","session":"cs_1","mode":"payment","customer":"cus_1",)"
-        R"("payment_status":"paid","payment_intent":"pi_1","price":"price_1","quantity":3})";
+        R"("payment_status":"paid","quantity":3,"price":"price_1","payment_intent":"pi_1"})";
     const std::string plain =
         session(R"("mode":"payment","customer":"cus_1","payment_status":"paid","payment_intent":"pi_1",)" + k_metadata);
     const std::string expanded = session(R"("mode":"payment","customer":{"id":"cus_1","object":"customer"},)"
@@ -102,12 +102,28 @@ TEST(StripeEffect, CheckoutOfOursNamesItsAccountPriceAndQuantity) {
               R"(cus_1 'acct' look {"kind":"checkout_completed","session":"cs_1","mode":"subscription",)"
               R"("customer":"cus_1","payment_status":"unpaid"})");
     EXPECT_EQ(done("checkout.session.completed", session(R"("mode":"payment","customer":null,)" + k_metadata)),
-              R"( 'acct' look {"kind":"checkout_completed","session":"cs_1","mode":"payment","price":"price_1",)"
-              R"("quantity":3})")
+              R"( 'acct' look {"kind":"checkout_completed","session":"cs_1","mode":"payment","quantity":3,)"
+              R"("price":"price_1"})")
         << "without a customer";
-    for (const char* type : {"checkout.session.expired", "checkout.session.async_payment_failed"})
-        EXPECT_EQ(done(type, session(R"("mode":"payment","customer":"cus_1",)" + k_metadata)),
-                  R"(cus_1 'acct' {"kind":"checkout_expired","session":"cs_1","mode":"payment"})");
+    EXPECT_EQ(done("checkout.session.expired", session(R"("mode":"payment","customer":"cus_1",)" + k_metadata)),
+              R"(cus_1 'acct' {"kind":"checkout_expired","session":"cs_1","mode":"payment"})");
+}
+
+TEST(StripeEffect, PaymentOfAPackSaysHowMuch) {
+    const std::string paid = R"("mode":"payment","customer":"cus_1","payment_status":"paid","payment_intent":"pi_1",)"
+                             R"("amount_total":1000,"currency":"usd",)" +
+                             k_metadata;
+    const std::string money = R"("price":"price_1","payment_intent":"pi_1","amount":1000,"currency":"usd"})";
+    EXPECT_EQ(done("checkout.session.completed", session(paid)),
+              R"(cus_1 'acct' look {"kind":"checkout_completed","session":"cs_1","mode":"payment","customer":"cus_1",)"
+              R"("payment_status":"paid","quantity":3,)" +
+                  money);
+    EXPECT_EQ(done("checkout.session.async_payment_failed", session(paid)),
+              R"(cus_1 'acct' {"kind":"checkout_failed","session":"cs_1","mode":"payment",)" + money);
+    EXPECT_EQ(done("checkout.session.expired",
+                   session(R"("mode":"payment","amount_total":1000,"currency":"usd",)" + k_metadata)),
+              R"( 'acct' {"kind":"checkout_expired","session":"cs_1","mode":"payment"})")
+        << "nobody has tried";
 }
 
 TEST(StripeEffect, SenselessQuantitiesAreAbsent) {
