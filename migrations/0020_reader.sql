@@ -3,7 +3,7 @@
 --
 --   BEGIN; SELECT set_config('billing.account_id', 'acme', true); SELECT remaining FROM billing.credit_balances; COMMIT;
 --
--- Without that it reads none of them. Set for a transaction, so that connections may be pooled. The module's own roles have no
+-- Without that it reads none of them; whom the operator has given rights on a table by himself uses them as ever. Set for a transaction, so that connections may be pooled. The module's own roles have no
 -- right on any table; its functions run as their owner, whom row security does not concern. Nobody but them reads Stripe's
 -- events, keys, notifications, or what hosts tell.
 
@@ -40,6 +40,7 @@ BEGIN
         EXECUTE format('CREATE POLICY own_account ON billing.%I FOR SELECT TO billing_reader '
                        'USING (%I = (SELECT billing.reader_account()))',
                        v_table, CASE v_table WHEN 'accounts' THEN 'id' ELSE 'account_id' END);
+        EXECUTE format('CREATE POLICY others ON billing.%I USING (NOT pg_has_role(''billing_reader'', ''MEMBER''))', v_table);
         EXECUTE format('ALTER TABLE billing.%I ENABLE ROW LEVEL SECURITY', v_table);
         EXECUTE format('GRANT SELECT ON billing.%I TO billing_reader', v_table);
     END LOOP;
@@ -47,5 +48,6 @@ END $$;
 -- Of a charge, whose row its reader may see or not.
 CREATE POLICY own_account ON billing.refunds FOR SELECT TO billing_reader
     USING (EXISTS (SELECT FROM billing.charges c WHERE c.charge_id = refunds.charge_id));
+CREATE POLICY others ON billing.refunds USING (NOT pg_has_role('billing_reader', 'MEMBER'));
 ALTER TABLE billing.refunds ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON billing.refunds TO billing_reader;
