@@ -3,7 +3,7 @@
 
 -- The row is the queue: stored once, claimed with a lease, marked in the transaction of its effects.
 -- attempts: number of claims, the fencing token; never goes back. failures: tries that count (five are the end);
--- waits: tries in a row that failed only because somebody could not be reached.
+-- waits: tries in a row that failed only because somebody could not be reached; losses: in a row, of which nothing was heard.
 -- lane: events of one customer are handed out one at a time.
 CREATE TABLE billing.webhook_events (
     stripe_account  text COLLATE "C" NOT NULL DEFAULT '',
@@ -20,6 +20,7 @@ CREATE TABLE billing.webhook_events (
     attempts        integer NOT NULL DEFAULT 0,
     failures        integer NOT NULL DEFAULT 0,
     waits           integer NOT NULL DEFAULT 0,
+    losses          integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_error      text,
     received_at     timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -15,7 +15,7 @@ CREATE FUNCTION billing.event_view(e billing.webhook_events) RETURNS jsonb LANGU
             (SELECT a.external_id FROM accounts a WHERE a.stripe_customer_id = e.customer_id)),
         'customer', e.customer_id, 'livemode', e.livemode, 'api_version', e.api_version,
         'created_at', iso(e.stripe_created), 'received_at', iso(e.received_at), 'processed_at', iso(e.processed_at),
-        'attempts', e.attempts, 'failures', e.failures, 'waits', e.waits,
+        'attempts', e.attempts, 'failures', e.failures, 'waits', e.waits, 'losses', e.losses,
         'next_try_at', CASE WHEN e.status = 'received' AND e.attempts > 0 THEN iso(e.next_attempt_at) END,
         'trouble', e.last_error)
 $$;
@@ -70,7 +70,7 @@ BEGIN
             v_busy := v_busy || e.event_id;
             CONTINUE;
         END IF;
-        UPDATE webhook_events w SET status = 'received', failures = 0, waits = 0, next_attempt_at = clock_timestamp(),
+        UPDATE webhook_events w SET status = 'received', failures = 0, waits = 0, losses = 0, next_attempt_at = clock_timestamp(),
             processed_at = NULL
             WHERE w.stripe_account = e.stripe_account AND w.event_id = e.event_id;
         INSERT INTO audit_log (account_id, actor, action, before, after)

@@ -12,7 +12,7 @@ constexpr std::int64_t k_renew_ms = 500;
 constexpr std::int64_t k_publisher_lock = 0x62696c6c696e67;
 constexpr const char* k_channel = "billing_dirty";
 constexpr const char* k_inbox_channel = "billing_inbox";
-constexpr std::int64_t k_inbox_query_ms = 10'000; // nobody waits for it, and a claim that is lost is a try that is lost
+constexpr std::int64_t k_inbox_query_ms = 10'000; // nobody waits for it, and a claim that is lost costs its lease
 
 } // namespace
 
