@@ -126,7 +126,7 @@ Task<void> Inbox::process(const Work& work) {
     co_await apply(work, effect, ticket);
 }
 
-Task<void> Inbox::apply(const Work& work, const EventEffect& effect, const CustomerTicket& ticket) {
+Task<void> Inbox::apply(const Work& work, EventEffect& effect, const CustomerTicket& ticket) {
     StripeLook seen = co_await look(effect, ticket);
     if (seen.outcome != StripeLook::Outcome::ok) {
         co_await fail(work, seen.problem, seen.outcome == StripeLook::Outcome::failed);
@@ -176,13 +176,20 @@ Task<StripeLook> Inbox::whose(const EventEffect& effect) {
 }
 
 // Nothing seen, and that is all right: nobody has to look, or there is no customer, yet or any more.
-Task<StripeLook> Inbox::look(const EventEffect& effect, const CustomerTicket& ticket) {
+Task<StripeLook> Inbox::look(EventEffect& effect, const CustomerTicket& ticket) {
     StripeLook seen;
     const std::string customer = effect.customer.empty() ? ticket.customer : effect.customer;
     const bool by_customer =
         effect.subscriptions || effect.look == LookAt::customer || effect.look == LookAt::entitlements;
     if (by_customer && (customer.empty() || ticket.former)) {
         co_return seen;
+    }
+    if (!effect.cut_invoice.empty()) {
+        seen = co_await look_at_lines(reactor_, stripe_, effect);
+        if (seen.outcome != StripeLook::Outcome::ok) {
+            note(seen);
+            co_return seen;
+        }
     }
     if (effect.subscriptions) {
         seen = co_await list_subscriptions(reactor_, stripe_, customer);
@@ -199,7 +206,7 @@ void Inbox::note(const StripeLook& seen) {
     if (seen.outcome == StripeLook::Outcome::credentials) {
         key_trouble_.say(
             "Stripe does not let the secret key read what events are about, and they wait until it may: it needs "
-            "to read customers, subscriptions, charges, disputes and entitlements");
+            "to read customers, subscriptions, invoices, charges, disputes and entitlements");
     } else if (seen.outcome == StripeLook::Outcome::ok) {
         key_trouble_.settled();
     }

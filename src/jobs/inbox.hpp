@@ -53,9 +53,9 @@ private:
     Task<void> claim();
     Task<void> work(Work work);
     Task<void> process(const Work& work);
-    Task<void> apply(const Work& work, const EventEffect& effect, const CustomerTicket& ticket);
+    Task<void> apply(const Work& work, EventEffect& effect, const CustomerTicket& ticket);
     Task<StripeLook> whose(const EventEffect& effect);
-    Task<StripeLook> look(const EventEffect& effect, const CustomerTicket& ticket);
+    Task<StripeLook> look(EventEffect& effect, const CustomerTicket& ticket);
     Task<void> conclude(const Work& work, const Applied& applied);
     Task<void> ignore(const Work& work, std::string reason);
     Task<void> park(const Work& work, std::string customer, std::string reason);

@@ -43,6 +43,14 @@ Task<void> StripeReader::read_pages(std::string path, Form query, Keep keep) {
     }
 }
 
+Task<void> StripeReader::read_parts(std::string folder, std::string id, std::string parts, Form query, Keep keep) {
+    if (!is_object_id(id)) {
+        stop(Outcome::failed, folder + ": an id that is none");
+        co_return;
+    }
+    co_await read_pages(folder + "/" + id + "/" + parts, std::move(query), std::move(keep));
+}
+
 Task<void> StripeReader::read_one(std::string folder, std::string id, Form query, Keep keep) {
     if (!ok() || !in_time()) {
         co_return;

@@ -36,6 +36,8 @@ public:
     // All pages of a list, each element to `keep`: at most 50, and none asked for after 25 s since the reader was made.
     // Both calls do nothing once something has failed.
     Task<void> read_pages(std::string path, Form query, Keep keep);
+    // The same of a list that belongs to an object; the object's id has come from elsewhere.
+    Task<void> read_parts(std::string folder, std::string id, std::string parts, Form query, Keep keep);
     // One object; its id has come from elsewhere.
     Task<void> read_one(std::string folder, std::string id, Form query, Keep keep);
 
