@@ -11,6 +11,20 @@ EXCEPTION WHEN feature_not_supported THEN
     NULL;
 END $$;
 
+-- One row once anything of Stripe's live mode has been seen here, and for ever after.
+CREATE TABLE billing.live_mode (
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    once    boolean PRIMARY KEY DEFAULT true CHECK (once)
+);
+
+CREATE FUNCTION billing.live_mode_note(p_live boolean) RETURNS void
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF p_live AND NOT EXISTS (SELECT FROM live_mode) THEN
+        INSERT INTO live_mode DEFAULT VALUES ON CONFLICT (once) DO NOTHING;
+    END IF;
+END $$;
+
 -- A row for each event, in the order given: n from 1 on, and whether it was not there yet. Arrays of equal length; NULL is
 -- for what an event does not say. p_created: unix seconds. p_ignored: why nothing is to be done (wrong mode, foreign
 -- account, a type nobody handles), or NULL: then the jobs are woken. p_payloads: all of them, one after the other, of
@@ -50,6 +64,7 @@ BEGIN
     IF v_wake THEN
         PERFORM pg_notify('billing_inbox', '');
     END IF;
+    PERFORM live_mode_note(true = ANY (p_livemodes));
 END $$;
 
 -- One event: 'stored' or 'duplicate'.
@@ -193,6 +208,7 @@ BEGIN
     RETURN v_status;
 END $$;
 
+REVOKE ALL ON billing.live_mode FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     billing.stripe_events_store(text[], text[], text[], text[], boolean[], bigint[], text[], text[], integer[], bytea),

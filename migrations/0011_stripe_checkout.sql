@@ -350,6 +350,7 @@ BEGIN
             WHERE c.account_id = v_id AND c.mode = 'subscription' AND c.status = 'open') THEN
         RETURN 'superseded';
     END IF;
+    PERFORM live_mode_note(p_session LIKE 'cs\_live\_%');
     INSERT INTO checkout_sessions (session_id, account_id, intent_key, price_id, style, mode, status, url, expires_at)
         VALUES (p_session, v_id, p_intent, i.price_id, i.style, i.kind, 'open', p_url,
                 coalesce(to_timestamp(p_expires), clock_timestamp() + interval '1 day'));

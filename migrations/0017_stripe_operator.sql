@@ -256,6 +256,7 @@ BEGIN
     EXCEPTION WHEN SQLSTATE 'BI003' THEN
         NULL; -- the answer stays
     END;
+    PERFORM live_mode_note(p_ticket IS NOT NULL AND jsonb_path_exists(p_subscriptions, '$[*] ? (@.livemode == true)'));
     RETURN v_answer;
 END $$;
 
@@ -318,8 +319,8 @@ END $$;
 -- where there is none; NULL: the one with p_email. Links it, unless p_dry, and takes over email and name that are missing.
 -- {outcome, account, created?, customer?}; outcome: linked; already; and, with nothing changed: unmatched, ambiguous (email),
 -- invalid (account id), elsewhere (the customer is linked to `account`), taken (`account` has `customer`).
-CREATE FUNCTION billing.customer_import(p_customer text, p_account text, p_email text, p_name text, p_actor text,
-        p_dry boolean) RETURNS jsonb
+CREATE FUNCTION billing.customer_import(p_customer text, p_account text, p_email text, p_name text, p_livemode boolean,
+        p_actor text, p_dry boolean) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_actor   text := current_setting('billing.actor', true);
@@ -348,6 +349,7 @@ BEGIN
     END IF;
     IF NOT p_dry THEN
         PERFORM set_config('billing.actor', coalesce(p_actor, ''), true);
+        PERFORM live_mode_note(p_livemode);
         PERFORM ensure_accounts(ARRAY[v_account]);
         SELECT x.* INTO a FROM accounts x WHERE x.external_id = v_account FOR UPDATE;
         IF customer_bind(a.id, p_customer) <> p_customer THEN

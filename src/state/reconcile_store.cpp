@@ -14,7 +14,7 @@ constexpr std::string_view k_customer =
 // Somebody who holds an account's row must not hold up the looks at the others; see event_inbox.cpp.
 constexpr std::string_view k_look = "SELECT billing.stripe_look($1, $2, $3, $4::jsonb, $5, $6, $7, $8) "
                                     "FROM set_config('lock_timeout', '5s', true)";
-constexpr std::string_view k_import = "SELECT billing.customer_import($1, $2, $3, $4, $5, $6) "
+constexpr std::string_view k_import = "SELECT billing.customer_import($1, $2, $3, $4, $5, $6, $7) "
                                       "FROM set_config('lock_timeout', '5s', true)";
 constexpr std::string_view k_begin =
     "SELECT holder, since FROM billing.stripe_pass_begin($1, make_interval(secs => $2))";
@@ -105,7 +105,7 @@ Task<Asked<Json>> ReconcileStore::apply_look(const LookToApply& look) {
 
 Task<Asked<Json>> ReconcileStore::import_customer(const CustomerToImport& customer) {
     PgParams parameters{customer.customer,   some(customer.account), some(customer.email),
-                        some(customer.name), customer.actor,         customer.dry};
+                        some(customer.name), customer.livemode,      customer.actor,       customer.dry};
     return run_json(k_import, std::move(parameters));
 }
 

@@ -56,6 +56,7 @@ struct CustomerToImport {
     std::string account; // "": the one that has the email
     std::string email;
     std::string name;
+    std::optional<bool> livemode;
     std::string actor;
     bool dry = false;
 };

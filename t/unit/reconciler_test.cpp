@@ -1,6 +1,7 @@
 // Promise guarded: a pass over Stripe's lists looks at those accounts, and only those, that are not as Stripe has them,
 // over any number of pages; it ends when it is told to, and before it does harm with the key of another account (W12).
 #include "inbox_world.hpp"
+#include "jobs/importer.hpp"
 #include "jobs/reconciler.hpp"
 
 namespace billing {
@@ -152,6 +153,24 @@ TEST_F(ReconcilerTest, TheKeyOfAnotherAccountDoesNoHarm) {
     EXPECT_EQ(trouble.kind, Trouble::Kind::refused);
     EXPECT_EQ(failed.size(), 10U);
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.subscriptions WHERE status = 'active'"), "12");
+}
+
+TEST_F(ReconcilerTest, WhatIsImportedOfLiveModeIsNoted) {
+    PgConfig config;
+    config.conninfo = server.conninfo() + " dbname=" + database; // the operator's
+    Postgres owner(reactor, config);
+    owner.start();
+    const auto import = [&](const std::string& id, const std::string& livemode) {
+        stripe_says("/v1/subscriptions?", page(""));
+        stripe_says("/v1/customers?", page(R"({"id":"cus_)" + id + R"(","object":"customer","livemode":)" + livemode +
+                                           R"(,"metadata":{"account":")" + id + R"("}})"));
+        Importer importer{reactor, owner, *api, {}, {}, [](const ImportedCustomer&) {}};
+        EXPECT_FALSE(await(importer.run()));
+        EXPECT_EQ(importer.counts().linked, 1);
+        return sql.ask("SELECT count(*) FROM billing.live_mode");
+    };
+    EXPECT_EQ(import("a", "false"), "0");
+    EXPECT_EQ(import("b", "true"), "1");
 }
 
 TEST_F(ReconcilerTest, SomebodyWhoHoldsAnAccountHoldsUpNobodyElse) {
