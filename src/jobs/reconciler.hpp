@@ -31,7 +31,7 @@ public:
         std::function<void(const NewEvent& event)> missed;
         std::function<void(const json_t* answer)> drifted; // what billing.stripe_look() tells
         std::function<void(const LinkedCustomer& whose, const std::string& problem)> failed;
-        std::function<Task<bool>()> go_on; // asked before each page; false ends the pass
+        std::function<Task<bool>()> go_on; // asked before each page and account; false ends the pass
         ListPace pace;
     };
 
@@ -50,7 +50,7 @@ public:
 private:
     Task<Trouble> events_of_types(std::vector<std::string_view> types, std::int64_t since);
     Task<Trouble> store_unknown(const StripePage& page);
-    Task<bool> may_go_on();
+    Task<Trouble> hold();
 
     EventInbox inbox_;
     ReconcileStore store_;
