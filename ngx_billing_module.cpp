@@ -50,6 +50,7 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_stripe"), NGX_CONF_TAKE123, set_stripe), // key=SETTING [api=URL] [version=V]
     http_directive(ngx_string("billing_payment_failed"), NGX_CONF_TAKE12,
                    set_payment_failed), // grace | maintenance [TIME]
+    http_directive(ngx_string("billing_keep_payloads"), NGX_CONF_TAKE1, set_keep_payloads), // TIME: of done events
     http_directive(ngx_string("billing_payment_disputed"), NGX_CONF_TAKE1,
                    set_payment_disputed),                                         // notify | maintenance
     http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs),         // on | off: the work for all hosts

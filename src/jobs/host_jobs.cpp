@@ -40,6 +40,7 @@ public:
             stripe_.emplace(reactor, *settings.stripe);
             inbox_.emplace(reactor, *inbox_postgres_, *stripe_, received_, settings.inbox);
             reconcile_.emplace(reactor, *inbox_postgres_, *stripe_, settings.inbox.livemode, look_settings(settings));
+            purge_.emplace(reactor, *inbox_postgres_, settings.keep_payloads_s);
         }
     }
 
@@ -59,6 +60,7 @@ public:
             inbox_postgres_->start();
             scope_.spawn(inbox_->run());
             scope_.spawn(reconcile_->run());
+            scope_.spawn(purge_->run());
         }
     }
 
@@ -113,6 +115,7 @@ private:
     std::optional<StripeApi> stripe_;
     std::optional<Inbox> inbox_;
     std::optional<ReconcileSchedule> reconcile_;
+    std::optional<StripePurge> purge_;
 };
 
 HostJobs::HostJobs(Reactor& reactor, Shared shared, Settings settings)

@@ -69,6 +69,7 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf, 
     settings.inbox.livemode = is_live(conf);
     settings.inbox.payment_policy = policy.maintenance ? "maintenance" : "grace";
     settings.inbox.grace_seconds = policy.grace_seconds;
+    settings.keep_payloads_s = conf.keep_payloads_s.value_or(k_keep_payloads_s);
     settings.inbox.dispute_policy = conf.dispute_maintenance.value_or(false) ? "maintenance" : "notify";
     return settings;
 }

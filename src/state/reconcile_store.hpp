@@ -83,6 +83,8 @@ public:
     Task<std::optional<PassHeld>> begin_pass(std::string_view kind, std::int64_t every_s);
     Task<bool> keep_pass(std::string_view kind, std::string_view holder);
     Task<bool> finish_pass(std::string_view kind, std::string_view holder);
+    // Forgets what of events and checkouts is not kept, at most `batch` of each; how many there were.
+    Task<Asked<std::int64_t>> purge(std::int64_t keep_s, int batch);
 
 private:
     Task<Asked<std::set<std::string>>> run_unknown(PgParams parameters);
@@ -90,6 +92,7 @@ private:
     Task<Asked<std::optional<std::string>>> run_customer_of(PgParams parameters);
     Task<Asked<Json>> run_json(std::string_view sql, PgParams parameters);
     Task<std::optional<PassHeld>> run_begin(PgParams parameters);
+    Task<Asked<std::int64_t>> run_purge(PgParams parameters);
     Task<bool> run_yes(std::string_view sql, PgParams parameters);
 
     Postgres& postgres_;

@@ -29,6 +29,7 @@ my %calls = (
         stripe_events_unknown => q{SELECT * FROM billing.stripe_events_unknown('{evt}')},
         stripe_suspects     => q{SELECT * FROM billing.stripe_suspects('[]', 0, 0)},
         stripe_look         => q{SELECT billing.stripe_look('a', 'cus_a', NULL, '[]', 'reconcile', NULL, NULL, 'x')},
+        stripe_purge        => q{SELECT billing.stripe_purge('1 day', 1)},
         stripe_pass_begin   => q{SELECT * FROM billing.stripe_pass_begin('events', '1 h')},
         stripe_event_claim  => q{SELECT * FROM billing.stripe_event_claim(10, '1 min')},
         stripe_event_failed => q{SELECT billing.stripe_event_failed('', 'evt', 1, 'x', true)},

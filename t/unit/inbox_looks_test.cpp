@@ -143,11 +143,12 @@ TEST_F(InboxLooksTest, AllLinesOfAnInvoiceAreRead) {
     work();
     const std::string type = "invoice.paid";
     put("evt_1", type, "cus_1",
-        payload("evt_1", type,
-                R"({"id":"in_1","object":"invoice","customer":"cus_1","billing_reason":"subscription_cycle","status":"paid",)"
-                R"("parent":{"type":"subscription_details","subscription_details":{"subscription":"sub_1"}},)"
-                R"("lines":{"has_more":true,"data":[)" +
-                    other + "]}}"));
+        payload(
+            "evt_1", type,
+            R"({"id":"in_1","object":"invoice","customer":"cus_1","billing_reason":"subscription_cycle","status":"paid",)"
+            R"("parent":{"type":"subscription_details","subscription_details":{"subscription":"sub_1"}},)"
+            R"("lines":{"has_more":true,"data":[)" +
+                other + "]}}"));
     ASSERT_TRUE(becomes("evt_1", "received/0/1/1")) << "Stripe could not be reached: no try is used up";
     stripe_says(lines, page(other, true));
     stripe_says(lines + "&starting_after=il_1", page(plan));
