@@ -103,11 +103,12 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_subject"), NGX_CONF_1MORE, set_subject),    // VALUE [ROLE...]
 
     // location: what answers itself
-    content_directive(ngx_string("billing_checkout"), NGX_CONF_ANY, set_checkout), // [redirect] [plan=NAME]
+    content_directive(ngx_string("billing_checkout"), NGX_CONF_ANY,
+                      set_checkout), // [redirect] [plan=NAME] [packs=N-M]...
     content_directive(ngx_string("billing_portal"), NGX_CONF_ANY,
                       set_portal), // [redirect] [create] [configuration=S]...
-    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade), // for development
-    content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS, set_webhook),
+    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade),                  // for development
+    content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_webhook), // [tolerance=TIME]
     content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check), // the decision, for other proxies
     content_directive(ngx_string("billing_credits_api"), NGX_CONF_1MORE,
                       set_credits_api),                                             // token=SETTING | certificate

@@ -41,6 +41,8 @@ struct EndpointSettings {
     PageSettings pages;
     CheckoutOptions checkout;
     MetadataNames metadata;
+    QuantityRange packs;                // how many a checkout may name
+    QuantityRange seats;                // of a subscription
     std::string default_plan;           // for a checkout that names none; "": it has to
     std::string portal_url;             // of the location that has billing_portal; "" if there is none
     std::string portal_configuration;   // bpc_...; "": the account's default at Stripe

@@ -87,6 +87,8 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     settings.checkout = conf.checkout.value_or(settings.checkout);
     settings.metadata = main.metadata.value_or(settings.metadata);
     settings.default_plan = conf.default_plan;
+    settings.packs = conf.packs;
+    settings.seats = conf.seats;
     settings.portal_configuration = conf.portal_configuration;
     settings.portal_makes_customer = conf.portal_makes_customer;
     const auto& paths = main.paths_of(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
@@ -108,6 +110,9 @@ void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& par
         conf.portal_makes_customer = parent.portal_makes_customer;
         conf.api_tokens = parent.api_tokens;
         conf.certificate = parent.certificate;
+        conf.packs = parent.packs;
+        conf.seats = parent.seats;
+        conf.tolerance_seconds = parent.tolerance_seconds;
         conf.place = parent.place;
         core->handler = endpoint_handler;
     }
@@ -147,6 +152,7 @@ char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
         warn(cf, conf.place, "there is no billing_webhook_secret: this location will answer 503");
     }
     conf.settings.secrets = conf.secrets;
+    conf.settings.tolerance_seconds = conf.tolerance_seconds.value_or(conf.settings.tolerance_seconds);
     return NGX_CONF_OK;
 }
 
