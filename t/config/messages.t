@@ -367,4 +367,18 @@ subtest 'what is right passes' => sub {
     is $code, 0, 'conf/nginx.conf' or diag $output;
 };
 
+subtest 'bodies: not without end, and not cut off' => sub {
+    my $of = sub ($server) { ($host->test_config($host->{conf}, HTTP => "    $whole billing_stripe key=sk_test_canary-7f3a;", SERVER => "        $server"))[1] };
+    my $webhook = 'billing_webhook; billing_webhook_secret whsec_1;';
+    my $endless = qr/\[warn\].*client_max_body_size is 0: whoever sends a body without end fills the disk with it; write "client_max_body_size 1m;" in .*:\d+/;
+    like $of->("location /w { client_max_body_size 0; $webhook }"), $endless, 'A35: a webhook of any size is warned of';
+    like $of->("client_max_body_size 0; location /w { $webhook }"), $endless, 'A35: also where the size is inherited';
+    like $of->('billing_account $remote_user; billing_public_url https://a.example; client_max_body_size 0; location /c { billing_checkout; }'), $endless, 'A35: so is a checkout';
+    like $of->("client_max_body_size 100k; location /w { $webhook }"),
+        qr/\[warn\].*client_max_body_size keeps out events of more than 102400 bytes, and some have 512 kB; write "client_max_body_size 1m;" in .*:\d+/, 'W2: a size that keeps events out';
+    unlike $of->("location /w { $webhook }"), qr/client_max_body_size/, 'the default is right';
+    unlike $of->("client_max_body_size 512k; location /w { $webhook }"), qr/client_max_body_size/, 'and so is what just fits';
+    unlike $of->('client_max_body_size 0; location /metrics { billing_metrics; }'), qr/client_max_body_size/, 'metrics have no body';
+};
+
 done_testing;
