@@ -100,6 +100,7 @@ Task<Trouble> Importer::import_one(StripeCustomer customer, StripeSubscription s
     wanted.dry = dry_;
     const bool nameless = match_.by == ImportMatch::By::email ? wanted.email.empty() : wanted.account.empty();
     if (nameless) {
+        ++counts_.nameless;
         wanted.account.clear();
         wanted.email.clear();
     }
