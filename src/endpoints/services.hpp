@@ -9,9 +9,9 @@
 #include "endpoints/checkout_form.hpp"
 #include "endpoints/own_pages.hpp"
 #include "state/account_store.hpp"
-#include "state/batched_intake.hpp"
 #include "state/checkout_store.hpp"
 #include "state/credit_calls.hpp"
+#include "state/event_writer.hpp"
 #include "state/host_gauges.hpp"
 #include "state/table.hpp"
 
@@ -28,7 +28,7 @@ struct Services {
     AccountStore& accounts;
     CheckoutStore& checkouts;
     CreditCalls& credits;
-    BatchedIntake& intake;
+    EventWriter& events;
     Turns& turns; // one checkout at a time for each account
     Table& table;
     HostGauges& gauges;

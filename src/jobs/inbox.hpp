@@ -10,7 +10,7 @@
 #include "drivers/postgres.hpp"
 #include "drivers/stripe_api.hpp"
 #include "jobs/stripe_look.hpp"
-#include "state/event_inbox.hpp"
+#include "state/event_queue.hpp"
 #include "state/table.hpp"
 #include "stripe/effect.hpp"
 
@@ -70,7 +70,7 @@ private:
     StripeApi& stripe_;
     Signal& wake_;
     InboxSettings settings_;
-    EventInbox inbox_;
+    EventQueue queue_;
     Complaint key_trouble_;
     bool claiming_ = false;
     int busy_ = 0; // events in work

@@ -1,6 +1,5 @@
 #include "jobs/reconciler.hpp"
 
-#include "state/event_intake.hpp"
 #include "stripe/effect.hpp"
 
 #include <algorithm>
@@ -55,8 +54,10 @@ Facts facts_of(const StripePage& page, std::int64_t before) {
 
 Reconciler::Reconciler(Reactor& reactor, Postgres& postgres, StripeApi& stripe, bool livemode, LookSettings settings,
                        Listener listener)
-    : inbox_(reactor, postgres), store_(postgres), look_(reactor, postgres, stripe, settings), reactor_(reactor),
-      stripe_(stripe), livemode_(livemode), dry_(settings.dry), listener_(std::move(listener)) {}
+    : scope_(reactor), events_(scope_, postgres), store_(postgres), look_(reactor, postgres, stripe, settings),
+      reactor_(reactor), stripe_(stripe), livemode_(livemode), dry_(settings.dry), listener_(std::move(listener)) {}
+
+Reconciler::~Reconciler() { scope_.cancel(); }
 
 // A look may take half a minute, and a page has many: whoever makes the pass says before each that it is still at it.
 Task<Trouble> Reconciler::hold() {
@@ -124,7 +125,7 @@ Task<Trouble> Reconciler::store_unknown(const StripePage& page) {
             if (lost) {
                 co_return lost;
             }
-            Stored stored = co_await inbox_.store(event, dump_json(element));
+            Stored stored = co_await events_.store(event, dump_json(element));
             if (stored == Stored::failed) {
                 co_return Trouble{Trouble::Kind::later, "PostgreSQL did not store event " + head.id};
             }

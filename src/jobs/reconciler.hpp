@@ -3,9 +3,10 @@
 // by the host's jobs on a schedule, and by the operator's command.
 #pragma once
 
+#include "async/scope.hpp"
 #include "jobs/customer_look.hpp"
 #include "jobs/stripe_list.hpp"
-#include "state/event_inbox.hpp"
+#include "state/event_writer.hpp"
 #include "state/reconcile_store.hpp"
 
 #include <cstdint>
@@ -39,6 +40,7 @@ public:
                Listener listener);
     Reconciler(const Reconciler&) = delete;
     Reconciler& operator=(const Reconciler&) = delete;
+    ~Reconciler();
 
     // Events that Stripe has made since then (unix seconds).
     Task<Trouble> missed_events(std::int64_t since);
@@ -52,7 +54,8 @@ private:
     Task<Trouble> store_unknown(const StripePage& page);
     Task<Trouble> hold();
 
-    EventInbox inbox_;
+    Scope scope_;
+    EventWriter events_;
     ReconcileStore store_;
     CustomerLook look_;
     Reactor& reactor_;

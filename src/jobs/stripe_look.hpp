@@ -4,6 +4,7 @@
 
 #include "async/task.hpp"
 #include "drivers/stripe_api.hpp"
+#include "jobs/stripe_list.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -46,7 +47,7 @@ public:
     StripeLook finish(std::string json) &&;
 
 private:
-    std::string read_page_of(const StripeReply& reply, const Keep& keep);
+    void keep_all(const StripePage& page, const Keep& keep);
     bool in_time();
     void keep_one(const json_t* object, const Keep& keep);
     void refused(const StripeReply& reply);

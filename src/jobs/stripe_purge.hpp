@@ -1,5 +1,5 @@
-// Forgets by itself what of Stripe's events and checkouts need not be kept: what an event carried, the address of a checkout
-// that is over. Run by the worker that holds the host's lease; of all hosts one does it at a time.
+// Forgets by itself what of Stripe's events and checkouts need not be kept: what an event carried, the address of a
+// checkout that is over. Run by the worker that holds the host's lease; of all hosts one does it at a time.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -13,7 +13,8 @@ namespace billing {
 
 class StripePurge {
 public:
-    // `keep_s`: how long an event that is done keeps what it carried, at least a day. All references outlive the object.
+    // `keep_s`: how long an event that is done keeps what it carried, at least a day. All references outlive the
+    // object.
     StripePurge(Reactor& reactor, Postgres& postgres, std::int64_t keep_s);
     StripePurge(const StripePurge&) = delete;
     StripePurge& operator=(const StripePurge&) = delete;

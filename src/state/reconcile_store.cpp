@@ -11,7 +11,7 @@ constexpr std::string_view k_suspects =
     "SELECT account, customer, unlinked FROM billing.stripe_suspects($1::jsonb, $2, $3)";
 constexpr std::string_view k_customer =
     "SELECT coalesce(stripe_customer_id, '') FROM billing.accounts WHERE external_id = $1";
-// Somebody who holds an account's row must not hold up the looks at the others; see event_inbox.cpp.
+// Somebody who holds an account's row must not hold up the looks at the others; see event_queue.cpp.
 constexpr std::string_view k_look = "SELECT billing.stripe_look($1, $2, $3, $4::jsonb, $5, $6, $7, $8) "
                                     "FROM set_config('lock_timeout', '5s', true)";
 constexpr std::string_view k_import = "SELECT billing.customer_import($1, $2, $3, $4, $5, $6, $7) "
