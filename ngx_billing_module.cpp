@@ -50,6 +50,7 @@ ngx_command_t commands[] = {
     http_directive(ngx_string("billing_stripe"), NGX_CONF_TAKE123, set_stripe), // key=SETTING [api=URL] [version=V]
     http_directive(ngx_string("billing_payment_failed"), NGX_CONF_TAKE12,
                    set_payment_failed), // grace | maintenance [TIME]
+    http_directive(ngx_string("billing_keep_payloads"), NGX_CONF_TAKE1, set_keep_payloads), // TIME: of done events
     http_directive(ngx_string("billing_payment_disputed"), NGX_CONF_TAKE1,
                    set_payment_disputed),                                         // notify | maintenance
     http_directive(ngx_string("billing_jobs"), NGX_CONF_TAKE1, set_jobs),         // on | off: the work for all hosts
@@ -102,11 +103,12 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_subject"), NGX_CONF_1MORE, set_subject),    // VALUE [ROLE...]
 
     // location: what answers itself
-    content_directive(ngx_string("billing_checkout"), NGX_CONF_ANY, set_checkout), // [redirect] [plan=NAME]
+    content_directive(ngx_string("billing_checkout"), NGX_CONF_ANY,
+                      set_checkout), // [redirect] [plan=NAME] [packs=N-M]...
     content_directive(ngx_string("billing_portal"), NGX_CONF_ANY,
                       set_portal), // [redirect] [create] [configuration=S]...
-    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade), // for development
-    content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS, set_webhook),
+    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade),                  // for development
+    content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_webhook), // [tolerance=TIME]
     content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check), // the decision, for other proxies
     content_directive(ngx_string("billing_credits_api"), NGX_CONF_1MORE,
                       set_credits_api),                                             // token=SETTING | certificate

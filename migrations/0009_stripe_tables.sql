@@ -3,7 +3,7 @@
 
 -- The row is the queue: stored once, claimed with a lease, marked in the transaction of its effects.
 -- attempts: number of claims, the fencing token; never goes back. failures: tries that count (five are the end);
--- waits: tries in a row that failed only because somebody could not be reached.
+-- waits: tries in a row that failed only because somebody could not be reached; losses: in a row, of which nothing was heard.
 -- lane: events of one customer are handed out one at a time.
 CREATE TABLE billing.webhook_events (
     stripe_account  text COLLATE "C" NOT NULL DEFAULT '',
@@ -14,12 +14,14 @@ CREATE TABLE billing.webhook_events (
     stripe_created  timestamptz,
     customer_id     text COLLATE "C",
     account_id      bigint REFERENCES billing.accounts,
-    payload         bytea NOT NULL, -- the bytes that were signed
+    payload         bytea NOT NULL, -- the bytes that were signed; empty once purged
+    purged          boolean NOT NULL DEFAULT false, -- the row stays: an event is one that is known for ever
     status          text NOT NULL DEFAULT 'received'
                         CHECK (status IN ('received', 'processing', 'processed', 'ignored', 'parked', 'dead')),
     attempts        integer NOT NULL DEFAULT 0,
     failures        integer NOT NULL DEFAULT 0,
     waits           integer NOT NULL DEFAULT 0,
+    losses          integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_error      text,
     received_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -33,6 +35,8 @@ CREATE INDEX webhook_events_due ON billing.webhook_events (stripe_created, recei
     WHERE status IN ('received', 'processing');
 CREATE INDEX webhook_events_busy ON billing.webhook_events (lane) WHERE status = 'processing';
 CREATE INDEX webhook_events_parked ON billing.webhook_events (customer_id) WHERE status = 'parked';
+CREATE INDEX webhook_events_done ON billing.webhook_events (coalesce(processed_at, received_at))
+    WHERE status IN ('processed', 'ignored') AND NOT purged;
 CREATE INDEX webhook_events_dead ON billing.webhook_events (received_at) WHERE status = 'dead';
 
 -- Not unique for an account, not even the live ones: Stripe may hold two, and their events must apply.
@@ -139,6 +143,7 @@ CREATE TABLE billing.checkout_sessions (
 );
 CREATE UNIQUE INDEX checkout_sessions_one_open ON billing.checkout_sessions (account_id)
     WHERE status = 'open' AND mode = 'subscription';
+CREATE INDEX checkout_sessions_url ON billing.checkout_sessions (created_at) WHERE url IS NOT NULL;
 CREATE INDEX checkout_sessions_account ON billing.checkout_sessions (account_id);
 CREATE INDEX checkout_sessions_payment ON billing.checkout_sessions (payment_intent) WHERE payment_intent IS NOT NULL;
 

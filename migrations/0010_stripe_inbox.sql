@@ -11,6 +11,20 @@ EXCEPTION WHEN feature_not_supported THEN
     NULL;
 END $$;
 
+-- One row once anything of Stripe's live mode has been seen here, and for ever after.
+CREATE TABLE billing.live_mode (
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    once    boolean PRIMARY KEY DEFAULT true CHECK (once)
+);
+
+CREATE FUNCTION billing.live_mode_note(p_live boolean) RETURNS void
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF p_live AND NOT EXISTS (SELECT FROM live_mode) THEN
+        INSERT INTO live_mode DEFAULT VALUES ON CONFLICT (once) DO NOTHING;
+    END IF;
+END $$;
+
 -- A row for each event, in the order given: n from 1 on, and whether it was not there yet. Arrays of equal length; NULL is
 -- for what an event does not say. p_created: unix seconds. p_ignored: why nothing is to be done (wrong mode, foreign
 -- account, a type nobody handles), or NULL: then the jobs are woken. p_payloads: all of them, one after the other, of
@@ -50,6 +64,7 @@ BEGIN
     IF v_wake THEN
         PERFORM pg_notify('billing_inbox', '');
     END IF;
+    PERFORM live_mode_note(true = ANY (p_livemodes));
 END $$;
 
 -- One event: 'stored' or 'duplicate'.
@@ -63,7 +78,8 @@ $$;
 
 -- At most p_batch events, oldest first, each for p_lease: whoever is not done by then loses it, without anybody having to
 -- notice a death. At most one of a customer, none while another of that customer is under way: one account's events do
--- not queue on its row while others wait. A lease that runs out is a try that failed.
+-- not queue on its row while others wait. A lease that runs out says nothing against the event (its worker was killed,
+-- PostgreSQL's answer was lost) and uses no try up; but the twentieth in a row is the last, for it may be what kills.
 -- stripe_created in unix seconds (or NULL); attempt is the fencing token for all that follows.
 CREATE FUNCTION billing.stripe_event_claim(p_batch integer, p_lease interval)
     RETURNS TABLE (stripe_account text, event_id text, attempt integer, type text, api_version text, livemode boolean,
@@ -95,9 +111,9 @@ BEGIN
             AND w.status IN ('received', 'processing') FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         UPDATE webhook_events w SET attempts = w.attempts + 1, next_attempt_at = v_now + p_lease,
-            failures = w.failures + (w.status = 'processing')::integer,
+            losses = w.losses + (w.status = 'processing')::integer,
             last_error = CASE WHEN w.status = 'processing' THEN 'its lease ran out' ELSE w.last_error END,
-            status = CASE WHEN w.status = 'processing' AND w.failures >= 4 THEN 'dead' ELSE 'processing' END
+            status = CASE WHEN w.status = 'processing' AND w.losses >= 19 THEN 'dead' ELSE 'processing' END
             WHERE w.stripe_account = k.stripe_account AND w.event_id = k.event_id RETURNING w.* INTO e;
         IF e.status = 'dead' THEN
             PERFORM stripe_event_died(e);
@@ -129,6 +145,7 @@ BEGIN
         status = CASE WHEN p_counts AND w.failures >= 4 THEN 'dead' ELSE 'received' END,
         failures = w.failures + p_counts::integer,
         waits = CASE WHEN p_counts THEN 0 ELSE w.waits + 1 END,
+        losses = 0,
         next_attempt_at = clock_timestamp() + (0.8 + random() * 0.4)
             * least(interval '10 min', interval '5 s' * 2 ^ least(CASE WHEN p_counts THEN w.failures ELSE w.waits END, 10)),
         last_error = left(p_error, 500)
@@ -191,6 +208,7 @@ BEGIN
     RETURN v_status;
 END $$;
 
+REVOKE ALL ON billing.live_mode FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     billing.stripe_events_store(text[], text[], text[], text[], boolean[], bigint[], text[], text[], integer[], bytea),

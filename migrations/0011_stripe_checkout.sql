@@ -271,6 +271,7 @@ DECLARE
     k_session CONSTANT interval := '10 minutes'; -- a session made longer ago may be over
     a accounts := account_contact(p_account, p_email, p_name);
     c checkout_sessions;
+    v_style text;
 BEGIN
     IF a.id IS NULL THEN
         outcome := 'unknown_account';
@@ -283,6 +284,7 @@ BEGIN
     name := a.name;
     current_status := a.status;
     first := NOT EXISTS (SELECT FROM subscriptions s WHERE s.account_id = a.id);
+    v_style := concat_ws(' ', p_style, CASE WHEN first THEN 'first' END); -- which has its trial in it
     SELECT p.plan_key INTO current_plan FROM plans p WHERE p.plan_no = a.plan_no;
     SELECT r.outcome, r.mode, r.plan, r.credit, r.quantity INTO outcome, mode, plan, credit, quantity
         FROM resolve_price(p_price, NULL, NULL) r WHERE r.price_id = p_price;
@@ -310,7 +312,7 @@ BEGIN
         SELECT x.* INTO c FROM checkout_sessions x
             WHERE x.account_id = a.id AND x.status = 'open' AND x.mode = 'subscription';
         session := c.session_id;
-        IF c.price_id = p_price AND c.style IS NOT DISTINCT FROM p_style AND c.expires_at > p_now + interval '1 minute' THEN
+        IF c.price_id = p_price AND c.style = v_style AND c.expires_at > p_now + interval '1 minute' THEN
             outcome := 'reuse';
             url := c.url;
             RETURN NEXT;
@@ -319,7 +321,7 @@ BEGIN
             outcome := 'replace';
         END IF;
     END IF;
-    SELECT i.intent_key INTO intent FROM checkout_intent(a.id, mode, p_price, p_style, p_now, k_session) i;
+    SELECT i.intent_key INTO intent FROM checkout_intent(a.id, mode, p_price, v_style, p_now, k_session) i;
     IF customer IS NULL THEN
         customer_intent := customer_intent(a.id, p_now);
     END IF;
@@ -350,6 +352,7 @@ BEGIN
             WHERE c.account_id = v_id AND c.mode = 'subscription' AND c.status = 'open') THEN
         RETURN 'superseded';
     END IF;
+    PERFORM live_mode_note(p_session LIKE 'cs\_live\_%');
     INSERT INTO checkout_sessions (session_id, account_id, intent_key, price_id, style, mode, status, url, expires_at)
         VALUES (p_session, v_id, p_intent, i.price_id, i.style, i.kind, 'open', p_url,
                 coalesce(to_timestamp(p_expires), clock_timestamp() + interval '1 day'));

@@ -15,9 +15,9 @@ CREATE FUNCTION billing.event_view(e billing.webhook_events) RETURNS jsonb LANGU
             (SELECT a.external_id FROM accounts a WHERE a.stripe_customer_id = e.customer_id)),
         'customer', e.customer_id, 'livemode', e.livemode, 'api_version', e.api_version,
         'created_at', iso(e.stripe_created), 'received_at', iso(e.received_at), 'processed_at', iso(e.processed_at),
-        'attempts', e.attempts, 'failures', e.failures, 'waits', e.waits,
+        'attempts', e.attempts, 'failures', e.failures, 'waits', e.waits, 'losses', e.losses,
         'next_try_at', CASE WHEN e.status = 'received' AND e.attempts > 0 THEN iso(e.next_attempt_at) END,
-        'trouble', e.last_error)
+        'trouble', e.last_error, 'purged', e.purged)
 $$;
 
 -- The newest p_most since then, the newest first; NULL: there is no such account.
@@ -54,12 +54,13 @@ $$;
 
 -- Once more from the start, with five new tries; harmless, since every effect has a key, and what is of another world is seen
 -- to be so again. These events, or, with p_events NULL, all dead ones since then. Answers {"replayed": [id, ...],
--- "busy": [...], "unknown": [...]}. attempts goes on: it fences off whoever may still hold the old one.
+-- "busy": [...], "purged": [...], "unknown": [...]}. attempts goes on: it fences off whoever may still hold the old one.
 CREATE FUNCTION billing.events_replay(p_events text[], p_since timestamptz, p_actor text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
     v_replayed text[] := '{}';
     v_busy     text[] := '{}';
+    v_purged   text[] := '{}';
     e          webhook_events;
 BEGIN
     FOR e IN SELECT w.* FROM webhook_events w
@@ -69,8 +70,11 @@ BEGIN
         IF e.status = 'processing' THEN
             v_busy := v_busy || e.event_id;
             CONTINUE;
+        ELSIF e.purged THEN
+            v_purged := v_purged || e.event_id;
+            CONTINUE;
         END IF;
-        UPDATE webhook_events w SET status = 'received', failures = 0, waits = 0, next_attempt_at = clock_timestamp(),
+        UPDATE webhook_events w SET status = 'received', failures = 0, waits = 0, losses = 0, next_attempt_at = clock_timestamp(),
             processed_at = NULL
             WHERE w.stripe_account = e.stripe_account AND w.event_id = e.event_id;
         INSERT INTO audit_log (account_id, actor, action, before, after)
@@ -82,8 +86,8 @@ BEGIN
     IF v_replayed <> '{}' THEN
         PERFORM pg_notify('billing_inbox', '');
     END IF;
-    RETURN jsonb_build_object('replayed', v_replayed, 'busy', v_busy, 'unknown', ARRAY(
-        SELECT DISTINCT x.id FROM unnest(p_events) x(id) WHERE x.id <> ALL (v_replayed || v_busy)));
+    RETURN jsonb_build_object('replayed', v_replayed, 'busy', v_busy, 'purged', v_purged,
+        'unknown', ARRAY(SELECT DISTINCT x.id FROM unnest(p_events) x(id) WHERE x.id <> ALL (v_replayed || v_busy || v_purged)));
 END $$;
 
 -- ---------------------------------------------------------------- a look at a customer, outside of any event
@@ -256,6 +260,7 @@ BEGIN
     EXCEPTION WHEN SQLSTATE 'BI003' THEN
         NULL; -- the answer stays
     END;
+    PERFORM live_mode_note(p_ticket IS NOT NULL AND jsonb_path_exists(p_subscriptions, '$[*] ? (@.livemode == true)'));
     RETURN v_answer;
 END $$;
 
@@ -271,7 +276,7 @@ $$;
 -- The passes that hosts make by themselves. One host has a pass at a time, for as long as it keeps saying so.
 -- seen_until: what Stripe had to tell until then has been seen.
 CREATE TABLE billing.stripe_passes (
-    kind        text PRIMARY KEY CHECK (kind IN ('events', 'subscriptions', 'months')),
+    kind        text PRIMARY KEY CHECK (kind IN ('events', 'subscriptions', 'months', 'purge')),
     seen_until  timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at  timestamptz,
@@ -312,14 +317,45 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- ---------------------------------------------------------------- what is not kept
+
+-- What events carried is personal, and so is the address of a checkout, which opens it to whoever has it. The first goes p_keep
+-- after the event was done (those that wait, and dead ones, keep it), the second once the checkout is over. At most p_batch
+-- of each; how many there were.
+CREATE FUNCTION billing.stripe_purge(p_keep interval, p_batch integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    IF p_keep IS NULL OR p_keep < interval '1 day' OR p_batch IS NULL OR p_batch NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'stripe_purge: at least a day is kept, the batch is 1..10000' USING ERRCODE = '22023';
+    END IF;
+    WITH old AS (
+        SELECT w.stripe_account, w.event_id FROM webhook_events w
+        WHERE w.status IN ('processed', 'ignored') AND NOT w.purged
+          AND coalesce(w.processed_at, w.received_at) <= clock_timestamp() - p_keep
+        ORDER BY coalesce(w.processed_at, w.received_at) LIMIT p_batch FOR UPDATE SKIP LOCKED),
+    purged AS (
+        UPDATE webhook_events w SET payload = '', purged = true FROM old o
+        WHERE w.stripe_account = o.stripe_account AND w.event_id = o.event_id RETURNING 1),
+    ended AS (
+        SELECT c.session_id FROM checkout_sessions c
+        WHERE c.url IS NOT NULL AND (c.status <> 'open' OR c.expires_at <= clock_timestamp())
+        ORDER BY c.created_at LIMIT p_batch FOR UPDATE SKIP LOCKED),
+    closed AS (
+        UPDATE checkout_sessions c SET url = NULL FROM ended o WHERE c.session_id = o.session_id RETURNING 1)
+    SELECT (SELECT count(*) FROM purged) + (SELECT count(*) FROM closed) INTO v_count;
+    RETURN v_count;
+END $$;
+
 -- ---------------------------------------------------------------- import
 
 -- Whose is this customer? p_account: the account that its metadata or the operator's list names, which comes into being
 -- where there is none; NULL: the one with p_email. Links it, unless p_dry, and takes over email and name that are missing.
 -- {outcome, account, created?, customer?}; outcome: linked; already; and, with nothing changed: unmatched, ambiguous (email),
 -- invalid (account id), elsewhere (the customer is linked to `account`), taken (`account` has `customer`).
-CREATE FUNCTION billing.customer_import(p_customer text, p_account text, p_email text, p_name text, p_actor text,
-        p_dry boolean) RETURNS jsonb
+CREATE FUNCTION billing.customer_import(p_customer text, p_account text, p_email text, p_name text, p_livemode boolean,
+        p_actor text, p_dry boolean) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_actor   text := current_setting('billing.actor', true);
@@ -348,6 +384,7 @@ BEGIN
     END IF;
     IF NOT p_dry THEN
         PERFORM set_config('billing.actor', coalesce(p_actor, ''), true);
+        PERFORM live_mode_note(p_livemode);
         PERFORM ensure_accounts(ARRAY[v_account]);
         SELECT x.* INTO a FROM accounts x WHERE x.external_id = v_account FOR UPDATE;
         IF customer_bind(a.id, p_customer) <> p_customer THEN
@@ -366,6 +403,7 @@ GRANT EXECUTE ON FUNCTION
     billing.stripe_suspects(jsonb, bigint, bigint),
     billing.stripe_look(text, text, bigint, jsonb, text, text, bigint, text),
     billing.stripe_events_unknown(text[]),
+    billing.stripe_purge(interval, integer),
     billing.stripe_pass_begin(text, interval),
     billing.stripe_pass_keep(text, uuid),
     billing.stripe_pass_done(text, uuid)

@@ -109,12 +109,14 @@ Task<int> replay(Postgres& postgres, std::vector<std::string> events, std::strin
     } else {
         tell(told, "replayed", "to be processed again");
         tell(told, "busy", "is being processed at this moment");
+        tell(told, "purged", "is known, but what it carried is kept no longer (billing_keep_payloads)");
     }
     const json_t* const unknown = json_object_get(told, "unknown");
     for (std::size_t index = 0; index < json_array_size(unknown); ++index) {
         fail(k_exit_failed, std::string{"no event \""} + json_string_value(json_array_get(unknown, index)) + "\"");
     }
-    const bool all = json_array_size(unknown) == 0 && json_array_size(json_object_get(told, "busy")) == 0;
+    const bool all = json_array_size(unknown) == 0 && json_array_size(json_object_get(told, "busy")) == 0 &&
+                     json_array_size(json_object_get(told, "purged")) == 0;
     co_return all ? k_exit_ok : k_exit_failed;
 }
 

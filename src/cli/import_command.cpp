@@ -169,13 +169,23 @@ private:
     Json lines_{json_array()};
 };
 
+// Names in metadata are the operator's choice, which stands in nginx.conf.
+void hint(const ImportMatch& match, const ImportCounts& counts) {
+    if (match.by == ImportMatch::By::metadata && counts.customers > 0 && counts.nameless == counts.customers) {
+        fail(k_exit_failed, "no customer has \"" + match.key +
+                                "\" in its metadata; if nginx.conf has \"billing_metadata account=NAME\", write "
+                                "--match metadata:NAME");
+    }
+}
+
 Task<int> import_all(StripeWork work, ImportMatch match, LookSettings look, bool json) {
     ImportReport report{json, look.dry};
-    Importer importer{work.reactor,     work.postgres,   work.stripe,
-                      std::move(match), std::move(look), [&report](const ImportedCustomer& one) { report.told(one); }};
+    Importer importer{work.reactor, work.postgres,   work.stripe,
+                      match,        std::move(look), [&report](const ImportedCustomer& one) { report.told(one); }};
     Trouble trouble = co_await importer.run();
     const int code = end_of(trouble);
     report.finish(importer.counts());
+    hint(match, importer.counts());
     co_return code == k_exit_ok&& importer.counts().left > 0 ? k_exit_failed : code;
 }
 

@@ -83,8 +83,10 @@ void add_import(CLI::App& app, CommandOptions& options, int& code) {
     static StripeOptions stripe;
     static ImportOptions wanted;
     command
-        ->add_option("--match", wanted.match,
-                     "Whose a customer is: metadata:KEY, email, or csv:FILE with lines of customer,account")
+        ->add_option(
+            "--match", wanted.match,
+            "Whose a customer is: metadata:KEY (of billing_metadata account=KEY), email, or csv:FILE with lines of "
+            "customer,account")
         ->capture_default_str();
     command->add_flag("--dry-run", wanted.dry_run, "Only tell what would happen");
     add_payment_failed(*command, wanted.payment_failed);

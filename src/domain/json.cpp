@@ -15,7 +15,8 @@ Result<Json> parse_json(std::string_view text) {
 }
 
 std::string dump_json(const json_t* value) {
-    const std::unique_ptr<char, decltype(&std::free)> text{json_dumps(value, JSON_COMPACT), &std::free};
+    const std::unique_ptr<char, decltype(&std::free)> text{json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY),
+                                                           &std::free};
     return text ? std::string{text.get()} : std::string{};
 }
 

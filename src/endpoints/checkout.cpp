@@ -18,6 +18,9 @@ namespace {
 // Somebody else opens or ends a checkout of this account at the same time; more than this is no coincidence.
 constexpr int k_rounds = 6;
 
+// What one purchase may bring: no balance gets near the end of its range by it.
+constexpr std::int64_t k_most_units = 1'000'000'000'000'000;
+
 // A checkout waits for its turn and calls Stripe for this long.
 constexpr std::int64_t k_patience_ms = 12'000;
 
@@ -35,6 +38,11 @@ Response not_for_sale(PriceAnswer::Outcome outcome) {
         return problem(400, "NO_PRICE", "No price", "This plan cannot be bought");
     }
     return problem(400, "UNKNOWN_PLAN", "Unknown plan", "Write plan, tier, planKey or priceId of what is for sale");
+}
+
+Response wrong_quantity(const QuantityRange& range) {
+    return problem(400, "INVALID_QUANTITY", "Invalid quantity",
+                   "Write a whole number from " + std::to_string(range.least) + " to " + std::to_string(range.most));
 }
 
 // One client's way to one session.
@@ -89,6 +97,9 @@ private:
         }
         case CheckoutStart::Outcome::create:
             break;
+        }
+        if (start_.quantity > k_most_units / style_.quantity) {
+            co_return wrong_quantity(settings_.packs);
         }
         if (start_.customer.empty()) {
             // Linked before the session is made: whatever the session brings then finds its account.
@@ -240,13 +251,18 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     if (price.outcome != PriceAnswer::Outcome::ok) {
         co_return not_for_sale(price.outcome);
     }
+    const QuantityRange& range = price.mode == "payment" ? settings.packs : settings.seats;
+    const auto quantity = range.chosen(input.text({"quantity"}));
+    if (!quantity) {
+        co_return wrong_quantity(range);
+    }
     const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
     Turn turn = co_await services.turns.take(request.account);
     if (!turn || services.reactor.now_ms() >= until_ms) {
         co_return busy();
     }
     ReturnPages pages = return_pages(input.text({"returnUrl"}), request.origin, settings.pages);
-    CheckoutStyle style{settings.checkout, settings.metadata, std::move(pages)};
+    CheckoutStyle style{settings.checkout, settings.metadata, std::move(pages), *quantity};
     Checkout way{request, price.price, std::move(style), until_ms, services, settings};
     co_return co_await way.run();
 }

@@ -5,6 +5,7 @@
 #include <openssl/sha.h>
 
 #include <array>
+#include <charconv>
 
 namespace billing {
 
@@ -21,14 +22,15 @@ std::string short_digest(const std::string& text) {
 }
 
 void add_metadata(Form& form, const std::string& parent, const std::string& account, const CheckoutStart& start,
-                  const MetadataNames& names) {
+                  const CheckoutStyle& style) {
+    const MetadataNames& names = style.metadata;
     form.add(parent, names.account, account);
     if (!start.plan.empty()) {
         form.add(parent, names.plan, start.plan);
     }
     if (!start.credit.empty()) {
         form.add(parent, names.credit, start.credit);
-        form.add(parent, names.credit_quantity, std::to_string(start.quantity));
+        form.add(parent, names.credit_quantity, std::to_string(start.quantity * style.quantity));
     }
 }
 
@@ -52,10 +54,27 @@ void add_options(Form& form, const CheckoutOptions& options) {
 
 } // namespace
 
+std::optional<std::int64_t> read_quantity(std::string_view text) {
+    constexpr std::int64_t k_most = 1000;
+    std::int64_t quantity = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), quantity);
+    const bool digits = problem == std::errc{} && end == text.data() + text.size() && text.front() != '0';
+    return digits && quantity >= 1 && quantity <= k_most ? std::optional{quantity} : std::nullopt;
+}
+
+std::optional<std::int64_t> QuantityRange::chosen(std::string_view text) const {
+    if (most == 1 || text.empty()) {
+        return least;
+    }
+    const auto quantity = read_quantity(text);
+    return quantity && *quantity >= least && *quantity <= most ? quantity : std::nullopt;
+}
+
 std::string digest_of(const CheckoutStyle& style) {
     Form form;
     add_options(form, style.options);
     form.add("trial", style.options.trial_period_days);
+    form.add("quantity", style.quantity);
     form.add("success", style.pages.success).add("cancel", style.pages.cancel);
     form.add("names[]", style.metadata.account).add("names[]", style.metadata.plan);
     form.add("names[]", style.metadata.credit).add("names[]", style.metadata.credit_quantity);
@@ -67,14 +86,14 @@ Form session_form(const std::string& account, const std::string& price, const Ch
     const bool subscribes = start.mode == "subscription";
     Form form;
     form.add("mode", start.mode).add("customer", start.customer).add("client_reference_id", account);
-    form.add("line_items[0][price]", price).add("line_items[0][quantity]", 1);
+    form.add("line_items[0][price]", price).add("line_items[0][quantity]", style.quantity);
     form.add("success_url", style.pages.success).add("cancel_url", style.pages.cancel);
     add_options(form, style.options);
-    add_metadata(form, "metadata", account, start, style.metadata);
+    add_metadata(form, "metadata", account, start, style);
     form.add("metadata", "price", price);
-    form.add("metadata", "quantity", "1");
+    form.add("metadata", "quantity", std::to_string(style.quantity));
     add_metadata(form, subscribes ? "subscription_data[metadata]" : "payment_intent_data[metadata]", account, start,
-                 style.metadata);
+                 style);
     if (subscribes && start.first && style.options.trial_period_days > 0) {
         form.add("subscription_data[trial_period_days]", style.options.trial_period_days);
     }

@@ -7,7 +7,10 @@
 #include "state/checkout_store.hpp"
 #include "stripe/form.hpp"
 
+#include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace billing {
 
@@ -29,11 +32,24 @@ struct MetadataNames {
     std::string credit_quantity = "creditQty";
 };
 
+// How many of one thing a client may ask for. Where there is no choice, what it asks is of no account.
+struct QuantityRange {
+    std::int64_t least = 1; // also where it asks for none
+    std::int64_t most = 1;
+
+    // "": none. Nothing: it may not.
+    std::optional<std::int64_t> chosen(std::string_view text) const;
+};
+
+// 1 to 1000, in digits alone.
+std::optional<std::int64_t> read_quantity(std::string_view text);
+
 // What does not follow from an intent: two checkouts of one plan with different ones are two sessions.
 struct CheckoutStyle {
     CheckoutOptions options;
     MetadataNames metadata;
     ReturnPages pages;
+    std::int64_t quantity = 1;
 };
 
 // A short name of the style, to compare it with that of an open session.

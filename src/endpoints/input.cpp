@@ -79,8 +79,8 @@ Result<Members> read_object(std::string_view text) {
         if (json_is_string(value)) {
             members.emplace_back(json_object_iter_key(at),
                                  std::string{json_string_value(value), json_string_length(value)});
-        } else if (json_is_integer(value)) {
-            members.emplace_back(json_object_iter_key(at), std::to_string(json_integer_value(value)));
+        } else if (!json_is_null(value)) {
+            members.emplace_back(json_object_iter_key(at), dump_json(value));
         }
     }
     return members;

@@ -14,8 +14,8 @@ namespace billing {
 
 class Input {
 public:
-    // An error: a body that is neither, is not well-formed, or names something twice. Members that are no text and no
-    // whole number are passed over, as is what nobody asks for.
+    // An error: a body that is neither, is not well-formed, or names something twice. Members that are no texts
+    // are as JSON has them, so that who asks finds what is none of its words; null is not there.
     static Result<Input> read(const Request& request);
 
     // The first of these names that is there and not empty, or "". The body goes before the query.

@@ -13,8 +13,14 @@ namespace {
 
 constexpr std::int64_t k_patience_ms = 12'000; // for all calls together
 
+// The word of `error` is one that applications ask for (C9).
 Response no_customer() {
-    return problem(404, "NO_CUSTOMER", "No customer", "This account has bought nothing yet; begin with a checkout");
+    const Json body = problem_members(404, "NO_CUSTOMER", "No customer",
+                                      "This account has bought nothing yet; begin with a checkout");
+    put_member(body.get(), "error", "no_customer");
+    Response response = problem_response(404, body.get());
+    response.code = "NO_CUSTOMER";
+    return response;
 }
 
 // As CheckoutStart for a checkout: the customer in force, or the way to one.

@@ -9,9 +9,9 @@
 #include "endpoints/checkout_form.hpp"
 #include "endpoints/own_pages.hpp"
 #include "state/account_store.hpp"
-#include "state/batched_intake.hpp"
 #include "state/checkout_store.hpp"
 #include "state/credit_calls.hpp"
+#include "state/event_writer.hpp"
 #include "state/host_gauges.hpp"
 #include "state/table.hpp"
 
@@ -28,7 +28,7 @@ struct Services {
     AccountStore& accounts;
     CheckoutStore& checkouts;
     CreditCalls& credits;
-    BatchedIntake& intake;
+    EventWriter& events;
     Turns& turns; // one checkout at a time for each account
     Table& table;
     HostGauges& gauges;
@@ -41,6 +41,8 @@ struct EndpointSettings {
     PageSettings pages;
     CheckoutOptions checkout;
     MetadataNames metadata;
+    QuantityRange packs;                // how many a checkout may name
+    QuantityRange seats;                // of a subscription
     std::string default_plan;           // for a checkout that names none; "": it has to
     std::string portal_url;             // of the location that has billing_portal; "" if there is none
     std::string portal_configuration;   // bpc_...; "": the account's default at Stripe

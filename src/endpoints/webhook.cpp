@@ -1,7 +1,6 @@
 #include "endpoints/webhook.hpp"
 
 #include "domain/json.hpp"
-#include "state/event_intake.hpp"
 #include "stripe/signature.hpp"
 
 namespace billing {
@@ -65,7 +64,7 @@ Task<Response> webhook(Request request, Services& services, const EndpointSettin
                           "The body is no event with an id and a type");
     }
     const NewEvent event = new_event(head.value(), services.livemode);
-    Stored stored = co_await services.intake.store(event, request.body);
+    Stored stored = co_await services.events.store(event, request.body);
     services.table.count(counter_of(stored, !event.ignored.empty()));
     if (stored == Stored::failed) {
         co_return try_later("NOT_STORED", "The event could not be stored; send it again");

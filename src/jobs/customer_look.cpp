@@ -32,13 +32,13 @@ Looked unseen(const SubscriptionList& seen) {
 } // namespace
 
 CustomerLook::CustomerLook(Reactor& reactor, Postgres& postgres, StripeApi& stripe, LookSettings settings)
-    : reactor_(reactor), stripe_(stripe), settings_(std::move(settings)), inbox_(reactor, postgres), store_(postgres) {}
+    : reactor_(reactor), stripe_(stripe), settings_(std::move(settings)), queue_(reactor, postgres), store_(postgres) {}
 
 Task<Looked> CustomerLook::run(LinkedCustomer whose) {
     std::optional<std::int64_t> ticket;
     if (!settings_.dry) {
         // The ticket is taken before the look begins, as the inbox does it.
-        CustomerTicket taken = co_await inbox_.ticket(whose.customer, whose.account, "");
+        CustomerTicket taken = co_await queue_.ticket(whose.customer, whose.account, "");
         if (taken.outcome == CustomerTicket::Outcome::unanswered) { // somebody may hold its row
             co_return without(Looked::Outcome::failed, "PostgreSQL did not answer");
         }

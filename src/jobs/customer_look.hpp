@@ -3,7 +3,7 @@
 #pragma once
 
 #include "drivers/stripe_api.hpp"
-#include "state/event_inbox.hpp"
+#include "state/event_queue.hpp"
 #include "state/reconcile_store.hpp"
 
 #include <cstdint>
@@ -43,7 +43,7 @@ private:
     Reactor& reactor_;
     StripeApi& stripe_;
     LookSettings settings_;
-    EventInbox inbox_;
+    EventQueue queue_;
     ReconcileStore store_;
 };
 

@@ -12,7 +12,7 @@ constexpr std::int64_t k_renew_ms = 500;
 constexpr std::int64_t k_publisher_lock = 0x62696c6c696e67;
 constexpr const char* k_channel = "billing_dirty";
 constexpr const char* k_inbox_channel = "billing_inbox";
-constexpr std::int64_t k_inbox_query_ms = 10'000; // nobody waits for it, and a claim that is lost is a try that is lost
+constexpr std::int64_t k_inbox_query_ms = 10'000; // nobody waits for it, and a claim that is lost costs its lease
 
 } // namespace
 
@@ -40,6 +40,7 @@ public:
             stripe_.emplace(reactor, *settings.stripe);
             inbox_.emplace(reactor, *inbox_postgres_, *stripe_, received_, settings.inbox);
             reconcile_.emplace(reactor, *inbox_postgres_, *stripe_, settings.inbox.livemode, look_settings(settings));
+            purge_.emplace(reactor, *inbox_postgres_, settings.keep_payloads_s);
         }
     }
 
@@ -59,6 +60,7 @@ public:
             inbox_postgres_->start();
             scope_.spawn(inbox_->run());
             scope_.spawn(reconcile_->run());
+            scope_.spawn(purge_->run());
         }
     }
 
@@ -113,6 +115,7 @@ private:
     std::optional<StripeApi> stripe_;
     std::optional<Inbox> inbox_;
     std::optional<ReconcileSchedule> reconcile_;
+    std::optional<StripePurge> purge_;
 };
 
 HostJobs::HostJobs(Reactor& reactor, Shared shared, Settings settings)

@@ -15,6 +15,7 @@
 #include "jobs/inbox.hpp"
 #include "jobs/publisher.hpp"
 #include "jobs/reconcile_schedule.hpp"
+#include "jobs/stripe_purge.hpp"
 #include "jobs/usage_flusher.hpp"
 #include "state/account_store.hpp"
 #include "state/catalog_holder.hpp"
@@ -39,6 +40,7 @@ public:
         bool for_all = true;                // publish changes and process events; false leaves that to other hosts
         std::optional<StripeConfig> stripe; // nothing: there are no events to process
         InboxSettings inbox;
+        std::int64_t keep_payloads_s = 0; // of events that are done
     };
     // What the worker's requests use too. `redis` may be null.
     struct Shared {

@@ -95,10 +95,12 @@ Task<Trouble> Importer::import_one(StripeCustomer customer, StripeSubscription s
     wanted.account = account_of(customer, subscription);
     wanted.email = customer.email;
     wanted.name = customer.name;
+    wanted.livemode = customer.livemode;
     wanted.actor = actor_;
     wanted.dry = dry_;
     const bool nameless = match_.by == ImportMatch::By::email ? wanted.email.empty() : wanted.account.empty();
     if (nameless) {
+        ++counts_.nameless;
         wanted.account.clear();
         wanted.email.clear();
     }

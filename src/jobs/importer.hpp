@@ -45,6 +45,7 @@ struct ImportCounts {
     std::int64_t created = 0;   // accounts
     std::int64_t changed = 0;   // accounts, by what they subscribe to
     std::int64_t unmatched = 0; // customers without a subscription, that stay as they are
+    std::int64_t nameless = 0;  // customers of whom nothing tells whose they are
     std::int64_t left = 0;      // customers who pay, and have no access by it
 };
 

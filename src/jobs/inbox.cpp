@@ -52,7 +52,7 @@ private:
 };
 
 Inbox::Inbox(Reactor& reactor, Postgres& postgres, StripeApi& stripe, Signal& wake, InboxSettings settings)
-    : reactor_(reactor), stripe_(stripe), wake_(wake), settings_(std::move(settings)), inbox_(reactor, postgres),
+    : reactor_(reactor), stripe_(stripe), wake_(wake), settings_(std::move(settings)), queue_(reactor, postgres),
       key_trouble_(reactor), works_(reactor) {}
 
 Task<void> Inbox::run() {
@@ -68,7 +68,7 @@ Task<void> Inbox::run() {
 Task<void> Inbox::claim() {
     const std::int64_t lease_end_ms = reactor_.now_ms() + std::int64_t{k_lease_s} * 1000;
     claiming_ = true;
-    std::vector<ClaimedEvent> events = co_await inbox_.claim(k_slots - busy_, k_lease_s);
+    std::vector<ClaimedEvent> events = co_await queue_.claim(k_slots - busy_, k_lease_s);
     claiming_ = false;
     for (ClaimedEvent& event : events) {
         Work one;
@@ -95,7 +95,7 @@ Task<void> Inbox::process(const Work& work) {
         co_return;
     }
     // The ticket is taken before the look begins: of two looks the one with the later ticket saw the later state.
-    CustomerTicket ticket = co_await inbox_.ticket(effect.customer, effect.account, effect.payment);
+    CustomerTicket ticket = co_await queue_.ticket(effect.customer, effect.account, effect.payment);
     if (ticket.outcome == CustomerTicket::Outcome::unknown && effect.customer.empty() && !effect.charge.empty()) {
         StripeLook owner = co_await whose(effect);
         if (owner.outcome != StripeLook::Outcome::ok) {
@@ -107,7 +107,7 @@ Task<void> Inbox::process(const Work& work) {
             co_return;
         }
         effect.customer = owner.json;
-        ticket = co_await inbox_.ticket(effect.customer, "", "");
+        ticket = co_await queue_.ticket(effect.customer, "", "");
     }
     switch (ticket.outcome) {
     case CustomerTicket::Outcome::known:
@@ -126,7 +126,7 @@ Task<void> Inbox::process(const Work& work) {
     co_await apply(work, effect, ticket);
 }
 
-Task<void> Inbox::apply(const Work& work, const EventEffect& effect, const CustomerTicket& ticket) {
+Task<void> Inbox::apply(const Work& work, EventEffect& effect, const CustomerTicket& ticket) {
     StripeLook seen = co_await look(effect, ticket);
     if (seen.outcome != StripeLook::Outcome::ok) {
         co_await fail(work, seen.problem, seen.outcome == StripeLook::Outcome::failed);
@@ -141,7 +141,7 @@ Task<void> Inbox::apply(const Work& work, const EventEffect& effect, const Custo
             json_object_set_new(effect.effect.get(), "seen", object.value().release());
         }
     }
-    Applied applied = co_await inbox_.apply(work.event, ticket, subscriptions, dump_json(effect.effect.get()));
+    Applied applied = co_await queue_.apply(work.event, ticket, subscriptions, dump_json(effect.effect.get()));
     co_await conclude(work, applied);
 }
 
@@ -176,13 +176,20 @@ Task<StripeLook> Inbox::whose(const EventEffect& effect) {
 }
 
 // Nothing seen, and that is all right: nobody has to look, or there is no customer, yet or any more.
-Task<StripeLook> Inbox::look(const EventEffect& effect, const CustomerTicket& ticket) {
+Task<StripeLook> Inbox::look(EventEffect& effect, const CustomerTicket& ticket) {
     StripeLook seen;
     const std::string customer = effect.customer.empty() ? ticket.customer : effect.customer;
     const bool by_customer =
         effect.subscriptions || effect.look == LookAt::customer || effect.look == LookAt::entitlements;
     if (by_customer && (customer.empty() || ticket.former)) {
         co_return seen;
+    }
+    if (!effect.cut_invoice.empty()) {
+        seen = co_await look_at_lines(reactor_, stripe_, effect);
+        if (seen.outcome != StripeLook::Outcome::ok) {
+            note(seen);
+            co_return seen;
+        }
     }
     if (effect.subscriptions) {
         seen = co_await list_subscriptions(reactor_, stripe_, customer);
@@ -199,7 +206,7 @@ void Inbox::note(const StripeLook& seen) {
     if (seen.outcome == StripeLook::Outcome::credentials) {
         key_trouble_.say(
             "Stripe does not let the secret key read what events are about, and they wait until it may: it needs "
-            "to read customers, subscriptions, charges, disputes and entitlements");
+            "to read customers, subscriptions, invoices, charges, disputes and entitlements");
     } else if (seen.outcome == StripeLook::Outcome::ok) {
         key_trouble_.settled();
     }
@@ -227,7 +234,7 @@ Task<void> Inbox::conclude(const Work& work, const Applied& applied) {
 }
 
 Task<void> Inbox::ignore(const Work& work, std::string reason) {
-    Marked marked = co_await inbox_.ignore(work.event, reason);
+    Marked marked = co_await queue_.ignore(work.event, reason);
     if (marked == Marked::unanswered) {
         co_await fail(work, k_no_answer, false);
     } else {
@@ -237,7 +244,7 @@ Task<void> Inbox::ignore(const Work& work, std::string reason) {
 }
 
 Task<void> Inbox::park(const Work& work, std::string customer, std::string reason) {
-    Marked marked = co_await inbox_.park(work.event, customer, reason);
+    Marked marked = co_await queue_.park(work.event, customer, reason);
     if (marked == Marked::unanswered) {
         co_await fail(work, k_no_answer, false);
     } else if (marked == Marked::done) {
@@ -250,10 +257,10 @@ Task<void> Inbox::park(const Work& work, std::string customer, std::string reaso
 // Said until PostgreSQL has heard it or the lease is over. It may have applied the event all the same: then, as after
 // the lease, the attempt is not in force any more and nothing changes.
 Task<void> Inbox::fail(const Work& work, std::string problem, bool counts) {
-    Marked marked = co_await inbox_.failed(work.event, problem, counts);
+    Marked marked = co_await queue_.failed(work.event, problem, counts);
     while (marked == Marked::unanswered && reactor_.now_ms() < work.lease_end_ms) {
         co_await sleep_for(reactor_, k_retry_ms, true);
-        marked = co_await inbox_.failed(work.event, problem, counts);
+        marked = co_await queue_.failed(work.event, problem, counts);
     }
     if (marked == Marked::dead) {
         count(Counter::event_dead);

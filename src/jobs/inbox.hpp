@@ -10,7 +10,7 @@
 #include "drivers/postgres.hpp"
 #include "drivers/stripe_api.hpp"
 #include "jobs/stripe_look.hpp"
-#include "state/event_inbox.hpp"
+#include "state/event_queue.hpp"
 #include "state/table.hpp"
 #include "stripe/effect.hpp"
 
@@ -53,9 +53,9 @@ private:
     Task<void> claim();
     Task<void> work(Work work);
     Task<void> process(const Work& work);
-    Task<void> apply(const Work& work, const EventEffect& effect, const CustomerTicket& ticket);
+    Task<void> apply(const Work& work, EventEffect& effect, const CustomerTicket& ticket);
     Task<StripeLook> whose(const EventEffect& effect);
-    Task<StripeLook> look(const EventEffect& effect, const CustomerTicket& ticket);
+    Task<StripeLook> look(EventEffect& effect, const CustomerTicket& ticket);
     Task<void> conclude(const Work& work, const Applied& applied);
     Task<void> ignore(const Work& work, std::string reason);
     Task<void> park(const Work& work, std::string customer, std::string reason);
@@ -70,7 +70,7 @@ private:
     StripeApi& stripe_;
     Signal& wake_;
     InboxSettings settings_;
-    EventInbox inbox_;
+    EventQueue queue_;
     Complaint key_trouble_;
     bool claiming_ = false;
     int busy_ = 0; // events in work

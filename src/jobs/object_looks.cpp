@@ -137,6 +137,21 @@ Task<StripeLook> look_at(Reactor& reactor, StripeApi& stripe, const EventEffect&
     co_return look;
 }
 
+Task<StripeLook> look_at_lines(Reactor& reactor, StripeApi& stripe, EventEffect& effect) {
+    StripeReader reader{reactor, stripe};
+    std::vector<StripeInvoiceLine> lines;
+    Form query;
+    StripeReader::Keep keep = [&lines](const json_t* element) -> Result<Done> {
+        lines.push_back(read_invoice_line(element));
+        return Done{};
+    };
+    co_await reader.read_parts("/v1/invoices", effect.cut_invoice, "lines", std::move(query), std::move(keep));
+    if (reader.ok()) {
+        put_invoice_lines(effect, std::move(lines));
+    }
+    co_return std::move(reader).finish({});
+}
+
 Task<StripeLook> customer_of_charge(Reactor& reactor, StripeApi& stripe, std::string charge) {
     StripeReader reader{reactor, stripe};
     StripeCharge found;

@@ -1,6 +1,5 @@
 #include "jobs/reconciler.hpp"
 
-#include "state/event_intake.hpp"
 #include "stripe/effect.hpp"
 
 #include <algorithm>
@@ -55,15 +54,21 @@ Facts facts_of(const StripePage& page, std::int64_t before) {
 
 Reconciler::Reconciler(Reactor& reactor, Postgres& postgres, StripeApi& stripe, bool livemode, LookSettings settings,
                        Listener listener)
-    : inbox_(reactor, postgres), store_(postgres), look_(reactor, postgres, stripe, settings), reactor_(reactor),
-      stripe_(stripe), livemode_(livemode), dry_(settings.dry), listener_(std::move(listener)) {}
+    : scope_(reactor), events_(scope_, postgres), store_(postgres), look_(reactor, postgres, stripe, settings),
+      reactor_(reactor), stripe_(stripe), livemode_(livemode), dry_(settings.dry), listener_(std::move(listener)) {}
 
-Task<bool> Reconciler::may_go_on() {
-    if (!listener_.go_on) {
-        co_return true;
+Reconciler::~Reconciler() { scope_.cancel(); }
+
+// A look may take half a minute, and a page has many: whoever makes the pass says before each that it is still at it.
+Task<Trouble> Reconciler::hold() {
+    Trouble lost;
+    if (listener_.go_on) {
+        const bool held = co_await listener_.go_on();
+        if (!held) {
+            lost = {Trouble::Kind::later, "another host has taken the pass over"};
+        }
     }
-    const bool yes = co_await listener_.go_on();
-    co_return yes;
+    co_return lost;
 }
 
 Task<Trouble> Reconciler::missed_events(std::int64_t since) {
@@ -86,9 +91,9 @@ Task<Trouble> Reconciler::events_of_types(std::vector<std::string_view> types, s
     }
     StripeList events{reactor_, stripe_, "/v1/events", std::move(query), listener_.pace};
     for (;;) {
-        const bool wanted = co_await may_go_on();
-        if (!wanted) {
-            co_return Trouble{Trouble::Kind::later, "another host has taken the pass over"};
+        Trouble lost = co_await hold();
+        if (lost) {
+            co_return lost;
         }
         const bool more = co_await events.next();
         if (!more) {
@@ -116,7 +121,11 @@ Task<Trouble> Reconciler::store_unknown(const StripePage& page) {
         }
         const NewEvent event = new_event(head, livemode_);
         if (!dry_) {
-            Stored stored = co_await inbox_.store(event, dump_json(element));
+            Trouble lost = co_await hold();
+            if (lost) {
+                co_return lost;
+            }
+            Stored stored = co_await events_.store(event, dump_json(element));
             if (stored == Stored::failed) {
                 co_return Trouble{Trouble::Kind::later, "PostgreSQL did not store event " + head.id};
             }
@@ -138,9 +147,9 @@ Task<Trouble> Reconciler::all_subscriptions() {
     StripeList subscriptions{reactor_, stripe_, "/v1/subscriptions", std::move(query), listener_.pace};
     std::int64_t before = k_for_ever;
     for (;;) {
-        const bool wanted = co_await may_go_on();
-        if (!wanted) {
-            co_return Trouble{Trouble::Kind::later, "another host has taken the pass over"};
+        Trouble lost = co_await hold();
+        if (lost) {
+            co_return lost;
         }
         const bool more = co_await subscriptions.next();
         if (!more) {
@@ -154,7 +163,10 @@ Task<Trouble> Reconciler::all_subscriptions() {
         before = facts.from;
         counts_.unlinked += suspects.value.unlinked;
         for (LinkedCustomer& whose : suspects.value.accounts) {
-            Trouble trouble = co_await one_account(std::move(whose));
+            Trouble trouble = co_await hold();
+            if (!trouble) {
+                trouble = co_await one_account(std::move(whose));
+            }
             if (trouble) {
                 co_return trouble;
             }

@@ -3,9 +3,10 @@
 // by the host's jobs on a schedule, and by the operator's command.
 #pragma once
 
+#include "async/scope.hpp"
 #include "jobs/customer_look.hpp"
 #include "jobs/stripe_list.hpp"
-#include "state/event_inbox.hpp"
+#include "state/event_writer.hpp"
 #include "state/reconcile_store.hpp"
 
 #include <cstdint>
@@ -31,7 +32,7 @@ public:
         std::function<void(const NewEvent& event)> missed;
         std::function<void(const json_t* answer)> drifted; // what billing.stripe_look() tells
         std::function<void(const LinkedCustomer& whose, const std::string& problem)> failed;
-        std::function<Task<bool>()> go_on; // asked before each page; false ends the pass
+        std::function<Task<bool>()> go_on; // asked before each page and account; false ends the pass
         ListPace pace;
     };
 
@@ -39,6 +40,7 @@ public:
                Listener listener);
     Reconciler(const Reconciler&) = delete;
     Reconciler& operator=(const Reconciler&) = delete;
+    ~Reconciler();
 
     // Events that Stripe has made since then (unix seconds).
     Task<Trouble> missed_events(std::int64_t since);
@@ -50,9 +52,10 @@ public:
 private:
     Task<Trouble> events_of_types(std::vector<std::string_view> types, std::int64_t since);
     Task<Trouble> store_unknown(const StripePage& page);
-    Task<bool> may_go_on();
+    Task<Trouble> hold();
 
-    EventInbox inbox_;
+    Scope scope_;
+    EventWriter events_;
     ReconcileStore store_;
     CustomerLook look_;
     Reactor& reactor_;

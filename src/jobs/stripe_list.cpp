@@ -12,13 +12,15 @@ StripeList::StripeList(Reactor& reactor, StripeApi& stripe, std::string path, Fo
 }
 
 Task<bool> StripeList::next() {
-    if (trouble_ || (begun_ && !page_.more)) {
+    if (!more()) {
         co_return false;
     }
     Form query = query_;
     if (begun_) {
         query.add("starting_after", page_.last_id);
-        co_await sleep_for(reactor_, pause_ms_, true);
+        if (pause_ms_ > 0) {
+            co_await sleep_for(reactor_, pause_ms_, true);
+        }
     }
     StripeReply reply = co_await stripe_.get(path_, std::move(query));
     begun_ = true;

@@ -1,5 +1,5 @@
-// A list of Stripe's, page by page, at a pace that leaves Stripe's rate limit to others. Used by the passes over all
-// that Stripe has; owner: the coroutine that reads it.
+// A list of Stripe's, page by page. Used by looks at what an event is about, and, at a pace that leaves Stripe's rate
+// limit to others, by the passes over all that Stripe has; owner: the coroutine that reads it.
 #pragma once
 
 #include "async/task.hpp"
@@ -26,7 +26,7 @@ struct Trouble {
 
 struct ListPace {
     int page_size = 100;         // as many as Stripe gives
-    std::int64_t pause_ms = 100; // ten calls a second, of the hundred that Stripe lets an account make
+    std::int64_t pause_ms = 100; // between two; ten calls a second, of the hundred that Stripe lets an account make
 };
 
 class StripeList {
@@ -36,10 +36,14 @@ public:
     StripeList(const StripeList&) = delete;
     StripeList& operator=(const StripeList&) = delete;
 
+    // There may be a further page.
+    bool more() const noexcept { return !trouble_ && (!begun_ || page_.more); }
     // False: there is no further page, or there is trouble. The elements live until the next call.
     Task<bool> next();
     const StripePage& page() const noexcept { return page_; }
     const Trouble& trouble() const noexcept { return trouble_; }
+    // Stripe's last answer.
+    const StripeReply& reply() const noexcept { return reply_; }
 
 private:
     void read(StripeReply reply);

@@ -1,7 +1,6 @@
 #include "jobs/stripe_look.hpp"
 
 #include "stripe/names.hpp"
-#include "stripe/objects.hpp"
 
 #include <utility>
 
@@ -12,7 +11,7 @@ namespace {
 using Outcome = StripeLook::Outcome;
 
 constexpr int k_most_pages = 50;
-constexpr int k_page_size = 100;
+constexpr ListPace k_pace{100, 0};
 constexpr std::int64_t k_look_ms = 25'000;
 
 } // namespace
@@ -21,9 +20,8 @@ StripeReader::StripeReader(Reactor& reactor, StripeApi& stripe)
     : reactor_(reactor), stripe_(stripe), end_ms_(reactor.now_ms() + k_look_ms) {}
 
 Task<void> StripeReader::read_pages(std::string path, Form query, Keep keep) {
-    query.add("limit", k_page_size);
-    std::string after;
-    for (int page = 0; ok(); ++page) {
+    StripeList list{reactor_, stripe_, path, std::move(query), k_pace};
+    for (int page = 0; ok() && list.more(); ++page) {
         if (page == k_most_pages) {
             stop(Outcome::failed, path + " has more than " + std::to_string(k_most_pages) + " pages");
             break;
@@ -31,16 +29,23 @@ Task<void> StripeReader::read_pages(std::string path, Form query, Keep keep) {
         if (!in_time()) {
             break;
         }
-        Form asked = query;
-        if (!after.empty()) {
-            asked.add("starting_after", after);
-        }
-        StripeReply reply = co_await stripe_.get(path, std::move(asked));
-        after = read_page_of(reply, keep);
-        if (after.empty()) {
-            break;
+        const bool read = co_await list.next();
+        if (read) {
+            keep_all(list.page(), keep);
+        } else if (!list.reply()) {
+            refused(list.reply());
+        } else {
+            stop(Outcome::failed, list.trouble().text);
         }
     }
+}
+
+Task<void> StripeReader::read_parts(std::string folder, std::string id, std::string parts, Form query, Keep keep) {
+    if (!is_object_id(id)) {
+        stop(Outcome::failed, folder + ": an id that is none");
+        co_return;
+    }
+    co_await read_pages(folder + "/" + id + "/" + parts, std::move(query), std::move(keep));
 }
 
 Task<void> StripeReader::read_one(std::string folder, std::string id, Form query, Keep keep) {
@@ -59,24 +64,12 @@ Task<void> StripeReader::read_one(std::string folder, std::string id, Form query
     }
 }
 
-// After which element the next page begins; "": there is none, or something has failed.
-std::string StripeReader::read_page_of(const StripeReply& reply, const Keep& keep) {
-    if (!reply) {
-        refused(reply);
-        return {};
-    }
-    auto read = read_page(reply.json.get());
-    if (!read) {
-        stop(Outcome::failed, "Stripe's answer cannot be read: " + read.error());
-        return {};
-    }
-    for (const json_t* element : read.value().data) {
-        keep_one(element, keep);
-        if (!ok()) {
-            return {};
+void StripeReader::keep_all(const StripePage& page, const Keep& keep) {
+    for (const json_t* element : page.data) {
+        if (ok()) {
+            keep_one(element, keep);
         }
     }
-    return read.value().more ? read.value().last_id : std::string();
 }
 
 void StripeReader::keep_one(const json_t* object, const Keep& keep) {

@@ -4,6 +4,7 @@
 
 #include "async/task.hpp"
 #include "drivers/stripe_api.hpp"
+#include "jobs/stripe_list.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -36,6 +37,8 @@ public:
     // All pages of a list, each element to `keep`: at most 50, and none asked for after 25 s since the reader was made.
     // Both calls do nothing once something has failed.
     Task<void> read_pages(std::string path, Form query, Keep keep);
+    // The same of a list that belongs to an object; the object's id has come from elsewhere.
+    Task<void> read_parts(std::string folder, std::string id, std::string parts, Form query, Keep keep);
     // One object; its id has come from elsewhere.
     Task<void> read_one(std::string folder, std::string id, Form query, Keep keep);
 
@@ -44,7 +47,7 @@ public:
     StripeLook finish(std::string json) &&;
 
 private:
-    std::string read_page_of(const StripeReply& reply, const Keep& keep);
+    void keep_all(const StripePage& page, const Keep& keep);
     bool in_time();
     void keep_one(const json_t* object, const Keep& keep);
     void refused(const StripeReply& reply);

@@ -93,6 +93,9 @@ struct PlacedRate {
     ConfPlace place;
 };
 
+constexpr std::int64_t k_day_s = 86400;
+constexpr std::int64_t k_keep_payloads_s = 30 * k_day_s;
+
 // What becomes of an account whose payment has failed: `billing_payment_failed`.
 struct PaymentPolicy {
     bool maintenance = false;                                            // reading goes on, writing does not
@@ -117,9 +120,10 @@ struct MainConf {
     std::vector<std::unique_ptr<LocationRules>> rules;
     std::optional<StripeConfig> stripe;
     std::optional<PaymentPolicy> payment_policy;
-    std::optional<MetadataNames> metadata;   // billing_metadata
-    std::optional<bool> dev_mode;            // billing_dev_mode
-    std::optional<bool> dispute_maintenance; // `billing_payment_disputed`
+    std::optional<MetadataNames> metadata;       // billing_metadata
+    std::optional<bool> dev_mode;                // billing_dev_mode
+    std::optional<std::int64_t> keep_payloads_s; // billing_keep_payloads
+    std::optional<bool> dispute_maintenance;     // `billing_payment_disputed`
     std::vector<std::unique_ptr<TokenSource>> token_sources;
     std::vector<std::unique_ptr<ApiKeySource>> key_sources;
     std::optional<bool> jobs;                                 // off: other hosts publish changes and process events

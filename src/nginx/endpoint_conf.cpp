@@ -1,5 +1,6 @@
 #include "nginx/endpoint_conf.hpp"
 
+#include "endpoints/webhook.hpp"
 #include "nginx/conf.hpp"
 #include "nginx/endpoint_handler.hpp"
 #include "stripe/names.hpp"
@@ -38,6 +39,22 @@ std::vector<std::string> roles_of(const std::optional<RoleSource>& source) {
 
 void warn(ngx_conf_t* cf, const ConfPlace& place, const char* what) {
     ngx_log_error(NGX_LOG_WARN, cf->log, 0, "billing: %s in %s:%ui", what, place.file.c_str(), place.line);
+}
+
+// What is longer than we take is refused, but a chunked body only once nginx has all of it.
+void warn_of_body_size(ngx_conf_t* cf, const EndpointConf& conf) {
+    const auto* core =
+        static_cast<const ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    const off_t most = core->client_max_body_size;
+    if (most == 0) {
+        warn(cf, conf.place,
+             "client_max_body_size is 0: whoever sends a body without end fills the disk with it; write "
+             "\"client_max_body_size 1m;\"");
+    } else if (conf.kind == EndpointKind::webhook && most < static_cast<off_t>(k_max_event_bytes)) {
+        const std::string what = "client_max_body_size keeps out events of more than " + std::to_string(most) +
+                                 " bytes, and some have 512 kB; write \"client_max_body_size 1m;\"";
+        warn(cf, conf.place, what.c_str());
+    }
 }
 
 // A plan for nothing: never where money is.
@@ -87,6 +104,8 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     settings.checkout = conf.checkout.value_or(settings.checkout);
     settings.metadata = main.metadata.value_or(settings.metadata);
     settings.default_plan = conf.default_plan;
+    settings.packs = conf.packs;
+    settings.seats = conf.seats;
     settings.portal_configuration = conf.portal_configuration;
     settings.portal_makes_customer = conf.portal_makes_customer;
     const auto& paths = main.paths_of(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
@@ -108,6 +127,9 @@ void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& par
         conf.portal_makes_customer = parent.portal_makes_customer;
         conf.api_tokens = parent.api_tokens;
         conf.certificate = parent.certificate;
+        conf.packs = parent.packs;
+        conf.seats = parent.seats;
+        conf.tolerance_seconds = parent.tolerance_seconds;
         conf.place = parent.place;
         core->handler = endpoint_handler;
     }
@@ -132,6 +154,7 @@ char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     if (conf.kind == EndpointKind::metrics) {
         return NGX_CONF_OK;
     }
+    warn_of_body_size(cf, conf);
     if (conf.kind == EndpointKind::credits_api) {
         conf.settings.api_tokens = conf.api_tokens;
         conf.settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
@@ -147,6 +170,7 @@ char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
         warn(cf, conf.place, "there is no billing_webhook_secret: this location will answer 503");
     }
     conf.settings.secrets = conf.secrets;
+    conf.settings.tolerance_seconds = conf.tolerance_seconds.value_or(conf.settings.tolerance_seconds);
     return NGX_CONF_OK;
 }
 

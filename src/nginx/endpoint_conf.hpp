@@ -47,6 +47,9 @@ struct EndpointConf {
     bool portal_makes_customer = false;
     std::vector<std::string> api_tokens;
     ngx_http_complex_value_t* certificate = nullptr; // "SUCCESS" where nginx has verified the client's
+    QuantityRange packs;
+    QuantityRange seats;
+    std::optional<std::int64_t> tolerance_seconds; // of a webhook's time
     ConfPlace place;
 
     std::optional<std::string> public_url; // without a slash at its end

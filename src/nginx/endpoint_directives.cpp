@@ -49,16 +49,52 @@ void tell_path(MainConf& main, const void* server, EndpointKind kind, std::strin
     }
 }
 
+// "1-50"
+char* read_quantities(ngx_conf_t* cf, std::string_view text, std::string_view range, QuantityRange& into) {
+    const auto dash = range.find('-');
+    const auto least = read_quantity(range.substr(0, dash));
+    const auto most = dash == range.npos ? std::nullopt : read_quantity(range.substr(dash + 1));
+    if (!least || !most || *least > *most) {
+        return fail(cf, "invalid \"" + std::string{text} + "\"; write the least and the most, from 1 to 1000, as 1-50");
+    }
+    into = {*least, *most};
+    return NGX_CONF_OK;
+}
+
 char* read_checkout_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    if (const auto packs = after(text, "packs=")) {
+        return read_quantities(cf, text, *packs, conf.packs);
+    }
+    if (const auto seats = after(text, "seats=")) {
+        return read_quantities(cf, text, *seats, conf.seats);
+    }
     if (text == "redirect") {
         conf.redirect = true;
         return NGX_CONF_OK;
     }
     const auto plan = after(text, "plan=");
     if (!plan || plan->empty()) {
-        return fail(cf, "invalid \"" + std::string{text} + "\"; write redirect, plan=NAME, or nothing");
+        return fail(cf, "invalid \"" + std::string{text} +
+                            "\"; write redirect, plan=NAME, packs=N-M, seats=N-M, or nothing");
     }
     conf.default_plan = *plan;
+    return NGX_CONF_OK;
+}
+
+// Stripe signs each try anew. Far less than clocks differ would refuse good events, far more invites replays.
+char* read_webhook_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    constexpr ngx_int_t k_least_s = 10;
+    constexpr ngx_int_t k_most_s = 3600;
+    const auto time = after(text, "tolerance=");
+    if (!time) {
+        return fail(cf, "invalid \"" + std::string{text} + "\"; write tolerance=TIME, or nothing");
+    }
+    ngx_str_t value{time->size(), reinterpret_cast<u_char*>(const_cast<char*>(time->data()))};
+    const ngx_int_t seconds = ngx_parse_time(&value, 1);
+    if (seconds == NGX_ERROR || seconds < k_least_s || seconds > k_most_s) {
+        return fail(cf, "invalid tolerance \"" + std::string{*time} + "\"; write 10s to 1h, as tolerance=300s");
+    }
+    conf.tolerance_seconds = seconds;
     return NGX_CONF_OK;
 }
 
@@ -120,9 +156,11 @@ char* read_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
     switch (conf.kind) {
     case EndpointKind::checkout:
         return read_checkout_word(cf, text, conf);
+    case EndpointKind::webhook:
+        return read_webhook_word(cf, text, conf);
     case EndpointKind::credits_api:
         return read_api_word(cf, text, conf);
-    default:
+    default: // the others take no words, and nginx says so
         return read_portal_word(cf, text, conf);
     }
 }

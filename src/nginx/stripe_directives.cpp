@@ -129,6 +129,20 @@ char* set_payment_disputed(ngx_conf_t* cf, ngx_command_t*, void* conf) {
         cf, conf, [cf](MainConf& main) { return choose(cf, main.dispute_maintenance, "maintenance", "notify"); });
 }
 
+char* set_keep_payloads(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<MainConf>(cf, conf, [cf](MainConf& main) -> char* {
+        if (main.keep_payloads_s) {
+            return duplicate();
+        }
+        const ngx_int_t seconds = ngx_parse_time(&static_cast<ngx_str_t*>(cf->args->elts)[1], 1);
+        if (seconds == NGX_ERROR || seconds < k_day_s || seconds > 10 * 365 * k_day_s) {
+            return fail(cf, "invalid time \"" + std::string{word(cf, 1)} + "\"; write 1d to 10y");
+        }
+        main.keep_payloads_s = seconds;
+        return NGX_CONF_OK;
+    });
+}
+
 char* set_jobs(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<MainConf>(cf, conf, [cf](MainConf& main) { return choose(cf, main.jobs, "on", "off"); });
 }

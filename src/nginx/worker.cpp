@@ -69,6 +69,7 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf, 
     settings.inbox.livemode = is_live(conf);
     settings.inbox.payment_policy = policy.maintenance ? "maintenance" : "grace";
     settings.inbox.grace_seconds = policy.grace_seconds;
+    settings.keep_payloads_s = conf.keep_payloads_s.value_or(k_keep_payloads_s);
     settings.inbox.dispute_policy = conf.dispute_maintenance.value_or(false) ? "maintenance" : "notify";
     return settings;
 }
@@ -121,10 +122,10 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
       identity_(scope_, postgres_, table_, worker_tokens(conf)),
       endpoint_postgres_(reactor_, endpoint_postgres_config(conf)),
       stripe_(reactor_, stripe_config(conf, table_).value_or(StripeConfig{})), turns_(reactor_, k_checkouts_waiting),
-      checkouts_(reactor_, endpoint_postgres_), credit_calls_(endpoint_postgres_), intake_(scope_, endpoint_postgres_),
+      checkouts_(reactor_, endpoint_postgres_), credit_calls_(endpoint_postgres_), events_(scope_, endpoint_postgres_),
       gauges_(reactor_, endpoint_postgres_, table_),
       services_{
-          reactor_, stripe_, accounts_, checkouts_,    credit_calls_, intake_,
+          reactor_, stripe_, accounts_, checkouts_,    credit_calls_, events_,
           turns_,   table_,  gauges_,   is_live(conf), NGINX_VERSION, Complaint{reactor_},
       },
       jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf, table_)) {}

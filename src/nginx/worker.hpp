@@ -16,9 +16,9 @@
 #include "nginx/nginx_reactor.hpp"
 #include "nginx/zone.hpp"
 #include "state/account_store.hpp"
-#include "state/batched_intake.hpp"
 #include "state/catalog_holder.hpp"
 #include "state/checkout_store.hpp"
+#include "state/event_writer.hpp"
 #include "state/host_gauges.hpp"
 #include "state/quota_funding.hpp"
 #include "state/redis_cache.hpp"
@@ -77,7 +77,7 @@ private:
     Turns turns_;
     CheckoutStore checkouts_;
     CreditCalls credit_calls_;
-    BatchedIntake intake_;
+    EventWriter events_;
     HostGauges gauges_;
     Services services_;
     HostJobs jobs_;

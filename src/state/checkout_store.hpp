@@ -16,6 +16,7 @@ struct PriceAnswer {
     enum class Outcome : std::uint8_t { ok, unknown, no_price, unavailable };
     Outcome outcome = Outcome::unavailable;
     std::string price; // Stripe's id
+    std::string mode;  // subscription | payment
 };
 
 // How to make an account's customer at Stripe: under which name, and what is known of it.

@@ -11,15 +11,16 @@ constexpr std::string_view k_suspects =
     "SELECT account, customer, unlinked FROM billing.stripe_suspects($1::jsonb, $2, $3)";
 constexpr std::string_view k_customer =
     "SELECT coalesce(stripe_customer_id, '') FROM billing.accounts WHERE external_id = $1";
-// Somebody who holds an account's row must not hold up the looks at the others; see event_inbox.cpp.
+// Somebody who holds an account's row must not hold up the looks at the others; see event_queue.cpp.
 constexpr std::string_view k_look = "SELECT billing.stripe_look($1, $2, $3, $4::jsonb, $5, $6, $7, $8) "
                                     "FROM set_config('lock_timeout', '5s', true)";
-constexpr std::string_view k_import = "SELECT billing.customer_import($1, $2, $3, $4, $5, $6) "
+constexpr std::string_view k_import = "SELECT billing.customer_import($1, $2, $3, $4, $5, $6, $7) "
                                       "FROM set_config('lock_timeout', '5s', true)";
 constexpr std::string_view k_begin =
     "SELECT holder, since FROM billing.stripe_pass_begin($1, make_interval(secs => $2))";
 constexpr std::string_view k_keep = "SELECT billing.stripe_pass_keep($1, $2::uuid)";
 constexpr std::string_view k_months = "SELECT billing.credits_months(100) = 100";
+constexpr std::string_view k_purge = "SELECT billing.stripe_purge(make_interval(secs => $1), $2)";
 constexpr std::string_view k_done = "SELECT billing.stripe_pass_done($1, $2::uuid)";
 
 std::optional<std::string_view> some(std::string_view text) {
@@ -105,8 +106,8 @@ Task<Asked<Json>> ReconcileStore::apply_look(const LookToApply& look) {
 }
 
 Task<Asked<Json>> ReconcileStore::import_customer(const CustomerToImport& customer) {
-    PgParams parameters{customer.customer,   some(customer.account), some(customer.email),
-                        some(customer.name), customer.actor,         customer.dry};
+    PgParams parameters{customer.customer, some(customer.account), some(customer.email), some(customer.name),
+                        customer.livemode, customer.actor,         customer.dry};
     return run_json(k_import, std::move(parameters));
 }
 
@@ -150,6 +151,20 @@ Task<bool> ReconcileStore::finish_pass(std::string_view kind, std::string_view h
 }
 
 Task<bool> ReconcileStore::refill_months() { return run_yes(k_months, PgParams{}); }
+
+Task<Asked<std::int64_t>> ReconcileStore::purge(std::int64_t keep_s, int batch) {
+    PgParams parameters{keep_s, batch};
+    return run_purge(std::move(parameters));
+}
+
+Task<Asked<std::int64_t>> ReconcileStore::run_purge(PgParams parameters) {
+    PgResult result = co_await postgres_.query(k_purge, std::move(parameters));
+    auto answer = asked<std::int64_t>(result);
+    if (answer) {
+        answer.value = result.integer(0, 0);
+    }
+    co_return answer;
+}
 
 Task<bool> ReconcileStore::run_yes(std::string_view sql, PgParams parameters) {
     PgResult result = co_await postgres_.query(sql, std::move(parameters));

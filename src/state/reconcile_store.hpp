@@ -56,6 +56,7 @@ struct CustomerToImport {
     std::string account; // "": the one that has the email
     std::string email;
     std::string name;
+    std::optional<bool> livemode;
     std::string actor;
     bool dry = false;
 };
@@ -84,6 +85,8 @@ public:
     Task<bool> finish_pass(std::string_view kind, std::string_view holder);
     // Gives some of those their credits whose next month of a yearly price has begun. True: there may be more of them.
     Task<bool> refill_months();
+    // Forgets what of events and checkouts is not kept, at most `batch` of each; how many there were.
+    Task<Asked<std::int64_t>> purge(std::int64_t keep_s, int batch);
 
 private:
     Task<Asked<std::set<std::string>>> run_unknown(PgParams parameters);
@@ -91,6 +94,7 @@ private:
     Task<Asked<std::optional<std::string>>> run_customer_of(PgParams parameters);
     Task<Asked<Json>> run_json(std::string_view sql, PgParams parameters);
     Task<std::optional<PassHeld>> run_begin(PgParams parameters);
+    Task<Asked<std::int64_t>> run_purge(PgParams parameters);
     Task<bool> run_yes(std::string_view sql, PgParams parameters);
 
     Postgres& postgres_;

@@ -191,6 +191,8 @@ Json subscription_facts(const StripeSubscription& subscription) {
     put_number(out, "created", subscription.created);
     put_number(out, "ended_at", subscription.ended_at);
     put_text(out, "pause", subscription.pause_behavior);
+    if (subscription.livemode == true)
+        json_object_set_new(out.get(), "livemode", json_true());
     return out;
 }
 

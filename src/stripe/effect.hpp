@@ -39,6 +39,7 @@ struct EventEffect {
     std::string payment;        // the payment intent that it is about
     std::string charge;         // the charge that it is about
     std::string dispute;        // the dispute that it is about
+    std::string cut_invoice;    // the event shows only the first lines of this invoice; see put_invoice_lines()
     bool subscriptions = false; // the customer's subscriptions are to be looked at
     LookAt look = LookAt::nothing;
     Json effect; // for billing.stripe_apply(), which says what the members are; "seen" is what the look saw
@@ -46,6 +47,9 @@ struct EventEffect {
 
 // An error: the object is not what the event's type says.
 Result<EventEffect> read_effect(const json_t* event);
+
+// All lines of the event's cut_invoice, in place of those that it shows.
+void put_invoice_lines(EventEffect& into, std::vector<StripeInvoiceLine> lines);
 
 // What looks saw, as billing.stripe_apply() wants it: one subscription, a customer, a charge, a dispute.
 Json subscription_facts(const StripeSubscription& subscription);

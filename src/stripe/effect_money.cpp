@@ -17,8 +17,12 @@ EventEffect of_charge(const char* kind, LookAt look, std::string charge, std::st
     return out;
 }
 
-// Of several items: which of them is the plan's, the catalog knows.
+// What is paid for. Of several items: which of them is the plan's, the catalog knows.
 void put_lines(const Json& into, const StripeInvoice& invoice) {
+    if (const StripeInvoiceLine* line = invoice.service_line()) {
+        put_text(into, "price", line->price);
+        put_period(into, line->period);
+    }
     Json lines{json_array()};
     for (const StripeInvoiceLine& line : invoice.lines) {
         if (line.proration || !line.of_subscription || !line.period.end)
@@ -46,11 +50,9 @@ Result<EventEffect> invoice(const json_t* event, bool paid) {
     put_text(out.effect, "invoice", one.id);
     put_text(out.effect, "subscription", one.subscription);
     put_text(out.effect, "billing_reason", one.billing_reason);
-    if (const StripeInvoiceLine* line = one.service_line()) {
-        put_text(out.effect, "price", line->price);
-        put_period(out.effect, line->period);
-    }
     put_lines(out.effect, one);
+    if (one.more_lines)
+        out.cut_invoice = one.id;
     put_number(out.effect, "amount", paid ? one.amount_paid : one.amount_due);
     put_text(out.effect, "currency", one.currency);
     put_text(out.effect, "payment_intent", one.payment_intent);
@@ -96,6 +98,12 @@ Result<EventEffect> dispute_changed(const json_t* event) {
 }
 
 } // namespace effects
+
+void put_invoice_lines(EventEffect& into, std::vector<StripeInvoiceLine> lines) {
+    StripeInvoice whole;
+    whole.lines = std::move(lines);
+    effects::put_lines(into.effect, whole);
+}
 
 Json charge_facts(const StripeCharge& charge) {
     using namespace effects;

@@ -87,6 +87,16 @@ subtest 'W3: what was applied is not applied twice' => sub {
     is_deeply everything(), $before, 'and nothing has changed';
 };
 
+subtest 'what is kept no longer' => sub {
+    my ($purged) = grep { $_->{status} eq 'processed' && $_->{id} ne $created->{id} } data('list')->@*;
+    $world->sql(q{UPDATE billing.webhook_events SET payload = '', purged = true WHERE event_id = ?}, $purged->{id});
+    my $said = $world->command('events', 'replay', $purged->{id});
+    is $said->{code}, 1, 'is not replayed';
+    like $said->{out}, qr/^$purged->{id}  is known, but what it carried is kept no longer/m, 'and why is told';
+    is status_of($purged->{id}), 'processed', 'it stays processed';
+    is_deeply [@{data('show', '--payload', $purged->{id})}{qw(purged payload)}], [1, undef], 'it is shown without it';
+};
+
 subtest 'W3: who was given up is taken up again' => sub {
     my ($parked) = grep { $_->{type} eq 'customer.subscription.created' } data('list', '--status', 'parked')->@*;
     is $world->command('events', 'replay', $parked->{id})->{code}, 0, 'a parked one is tried';
@@ -96,7 +106,7 @@ subtest 'W3: who was given up is taken up again' => sub {
     my $dead = data('list', '--status', 'dead');
     $world->sql('SELECT * FROM billing.customer_link(?, ?)', 'bob', $stranger);
     is plan_of('bob'), 'free', 'a link does not wake the dead';
-    is_deeply data('replay', '--dead', '--since', '2100-01-01T00:00:00Z'), {replayed => [], busy => [], unknown => []}, '--since';
+    is_deeply data('replay', '--dead', '--since', '2100-01-01T00:00:00Z'), {replayed => [], busy => [], purged => [], unknown => []}, '--since';
     my $said = $world->must('events', 'replay', '--dead');
     is scalar(() = $said =~ /^evt_\w+  to be processed again$/mg), scalar(@$dead), '--dead: all of them';
     settled();

@@ -68,6 +68,14 @@ $world->sql('SELECT * FROM billing.customer_link(?, ?)', 'taken', 'cus_before');
 named("many-$_") for 1 .. 90;    # more than a page
 subscribe('many-1');
 
+subtest 'another name in the metadata' => sub {
+    my $said = $world->command('import', @stripe, '--match', 'metadata:userId', '--dry-run');
+    is $said->{code}, 1, 'who pays would be refused';
+    like $said->{err}, qr/no customer has "userId" in its metadata; if nginx\.conf has "billing_metadata account=NAME", write --match metadata:NAME/,
+        'O8: and where to look is told';
+    unlike $world->command('import', @stripe, '--dry-run')->{err}, qr/in its metadata/, 'by default it is the name that checkouts write';
+};
+
 subtest 'a dry run' => sub {
     my $before = everything($world);
     my $told = import_with(1, '--dry-run');

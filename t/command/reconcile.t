@@ -237,4 +237,18 @@ subtest 'the months of a yearly price' => sub {
     wait_for(sub { finished('months') }, 20, 'W8: a pass over those that are due');
     is $logos->(), '0 1', 'W8: the credits of the next month have come, without an event';
 };
+
+subtest 'what is not kept' => sub {
+    my $kept = sub { ($world->sql(q{SELECT count(*) AS n FROM billing.webhook_events WHERE payload <> ''}))[0]{n} };
+    my $before = $kept->();
+    cmp_ok $before, '>', 3, 'events with what they carried';
+    $world->sql(q{UPDATE billing.webhook_events SET processed_at = now() - interval '31 d' WHERE event_id IN
+        (SELECT event_id FROM billing.webhook_events WHERE status = 'processed' ORDER BY event_id LIMIT 2)});
+    $world->sql(q{INSERT INTO billing.checkout_sessions (session_id, account_id, mode, status, url)
+        SELECT 'cs_over', id, 'payment', 'complete', 'https://x.example' FROM billing.accounts WHERE external_id = 'bob'});
+    due('purge');
+    wait_for(sub { finished('purge') }, 20, 'a host purges by itself');
+    is $kept->(), $before - 2, 'what events carried a month ago is forgotten';
+    is_deeply [$world->sql(q{SELECT url FROM billing.checkout_sessions WHERE session_id = 'cs_over'})], [{url => undef}], 'and the address of a checkout that is over';
+};
 done_testing;

@@ -102,6 +102,10 @@ my @mistakes = (
     ['stripe: a live key in the clear', 'billing_stripe key=sk_live_canary-7f3a api=http://127.0.0.1:1;', '', qr/a live key is only sent over https; correct api= in .*:\d+/],
     ['stripe: parameter', 'billing_stripe key=sk_test_canary-7f3a secret=canary-7f3a;', '', qr/unknown parameter; write key=file:PATH, and perhaps api=URL and version=VERSION in .*:\d+/],
     ['payment_failed: policy', 'billing_payment_failed forgive;', '', qr/invalid "forgive"; write grace or maintenance in .*:\d+/],
+    ['keep_payloads: no time', 'billing_keep_payloads long;', '', qr/invalid time "long"; write 1d to 10y in .*:\d+/],
+    ['keep_payloads: too short', 'billing_keep_payloads 23h;', '', qr/invalid time "23h"; write 1d to 10y/],
+    ['keep_payloads: too long', 'billing_keep_payloads 11y;', '', qr/invalid time "11y"; write 1d to 10y/],
+    ['keep_payloads: twice', 'billing_keep_payloads 2d; billing_keep_payloads 2d;', '', qr/"billing_keep_payloads" directive is duplicate/],
     ['payment_failed: time', 'billing_payment_failed grace soon;', '', qr/invalid time "soon"; write as 7d in .*:\d+/],
     ['payment_disputed: policy', 'billing_payment_disputed forgive;', '', qr/"billing_payment_disputed": invalid value "forgive"; write maintenance or notify in .*:\d+/],
     ['jobs: word', 'billing_jobs maybe;', '', qr/"billing_jobs": invalid value "maybe"; write on or off in .*:\d+/],
@@ -110,7 +114,16 @@ my @mistakes = (
     ['public url: a path', '', 'billing_public_url /app;', qr{invalid "/app"; write scheme and host, as https://app\.example\.com in .*:\d+}],
     ['public url: a user', '', 'billing_public_url https://ok@evil.example;', qr/write scheme and host/],
     ['success url', '', 'billing_success_url javascript:alert;', qr/invalid "javascript:alert"; write a whole address, or a path below billing_public_url in .*:\d+/],
-    ['checkout: word', $whole, 'location /c { billing_checkout quickly; }', qr/"billing_checkout": invalid "quickly"; write redirect, plan=NAME, or nothing in .*:\d+/],
+    ['checkout: word', $whole, 'location /c { billing_checkout quickly; }', qr/"billing_checkout": invalid "quickly"; write redirect, plan=NAME, packs=N-M, seats=N-M, or nothing in .*:\d+/],
+    ['checkout: quantities', $whole, 'location /c { billing_checkout packs=10; }', qr/invalid "packs=10"; write the least and the most, from 1 to 1000, as 1-50 in .*:\d+/],
+    ['checkout: none', $whole, 'location /c { billing_checkout seats=0-5; }', qr/invalid "seats=0-5"; write the least and the most/],
+    ['checkout: the other way round', $whole, 'location /c { billing_checkout seats=5-2; }', qr/invalid "seats=5-2"; write the least and the most/],
+    ['checkout: too many', $whole, 'location /c { billing_checkout packs=1-1001; }', qr/invalid "packs=1-1001"; write the least and the most/],
+    ['webhook: word', $whole, 'location /w { billing_webhook quickly; }', qr/"billing_webhook": invalid "quickly"; write tolerance=TIME, or nothing in .*:\d+/],
+    ['webhook: no time', $whole, 'location /w { billing_webhook tolerance=long; }', qr/invalid tolerance "long"; write 10s to 1h, as tolerance=300s in .*:\d+/],
+    ['webhook: a short time', $whole, 'location /w { billing_webhook tolerance=9s; }', qr/invalid tolerance "9s"; write 10s to 1h/],
+    ['webhook: a long time', $whole, 'location /w { billing_webhook tolerance=3601s; }', qr/invalid tolerance "3601s"; write 10s to 1h/],
+    ['webhook: no time limit', $whole, 'location /w { billing_webhook tolerance=0; }', qr/invalid tolerance "0"; write 10s to 1h/],
     ['portal: word', $whole, 'location /c { billing_portal quickly; }', qr/"billing_portal": invalid "quickly"; write redirect, create, configuration=SETTING, return_url=SETTING, or nothing in .*:\d+/],
     ['portal: configuration', $whole, 'location /c { billing_portal configuration=mine; }', qr/invalid configuration "mine"; write as configuration=bpc_1Nd3f\.\.\. in .*:\d+/],
     ['portal: page', $whole, 'location /c { billing_portal return_url=evil; }', qr{invalid "evil"; write a whole address, or a path below billing_public_url in .*:\d+}],
@@ -360,6 +373,20 @@ subtest 'what is right passes' => sub {
     $sample =~ s{http \{}{http \{ %%HTTP_GLOBALS%%};
     ($code, $output) = $host->test_config($sample);
     is $code, 0, 'conf/nginx.conf' or diag $output;
+};
+
+subtest 'bodies: not without end, and not cut off' => sub {
+    my $of = sub ($server) { ($host->test_config($host->{conf}, HTTP => "    $whole billing_stripe key=sk_test_canary-7f3a;", SERVER => "        $server"))[1] };
+    my $webhook = 'billing_webhook; billing_webhook_secret whsec_1;';
+    my $endless = qr/\[warn\].*client_max_body_size is 0: whoever sends a body without end fills the disk with it; write "client_max_body_size 1m;" in .*:\d+/;
+    like $of->("location /w { client_max_body_size 0; $webhook }"), $endless, 'A35: a webhook of any size is warned of';
+    like $of->("client_max_body_size 0; location /w { $webhook }"), $endless, 'A35: also where the size is inherited';
+    like $of->('billing_account $remote_user; billing_public_url https://a.example; client_max_body_size 0; location /c { billing_checkout; }'), $endless, 'A35: so is a checkout';
+    like $of->("client_max_body_size 100k; location /w { $webhook }"),
+        qr/\[warn\].*client_max_body_size keeps out events of more than 102400 bytes, and some have 512 kB; write "client_max_body_size 1m;" in .*:\d+/, 'W2: a size that keeps events out';
+    unlike $of->("location /w { $webhook }"), qr/client_max_body_size/, 'the default is right';
+    unlike $of->("client_max_body_size 512k; location /w { $webhook }"), qr/client_max_body_size/, 'and so is what just fits';
+    unlike $of->('client_max_body_size 0; location /metrics { billing_metrics; }'), qr/client_max_body_size/, 'metrics have no body';
 };
 
 done_testing;

@@ -174,6 +174,7 @@ subtest "G19: statuses of the operator's choice" => sub {
     };
     $told->(post('/coded/checkout', 'coded', {plan => 'gold'}), 404, 'UNKNOWN_PLAN', 'an unknown plan');
     $told->(post('/coded/portal', 'nobody-yet', {}), 501, 'NO_CUSTOMER', 'no customer');
+    is post('/coded/portal', 'nobody-yet', {})->json->{error}, 'no_customer', 'C9: A: {"error":"no_customer"}';
     $told->($host->request('POST', '/coded/portal'), 403, 'ACCOUNT_REQUIRED', 'nobody');
     for my $case ([401, 'STRIPE_REFUSED'], [500, 'STRIPE_UNAVAILABLE']) {
         $stripe->fault(path => '/v1/checkout/sessions', status => $case->[0], count => 10);

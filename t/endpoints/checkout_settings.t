@@ -26,6 +26,7 @@ END
         billing_checkout_session allow_promotion_codes=off billing_address_collection=required tax_id_collection=off automatic_tax=on trial_period_days=14 locale=de; }
     location = /least/checkout { billing_checkout;
         billing_checkout_session allow_promotion_codes=off tax_id_collection=off; }
+    location = /many/checkout { billing_checkout packs=1-20 seats=2-50; }
     location /roles/ {
         billing_role $role owner billing;
         location = /roles/checkout { billing_checkout; }
@@ -68,6 +69,34 @@ subtest 'C1: what is sold where nothing is named' => sub {
     is answer_of(post('/named/checkout', 'chosen', {plan => 'starter'})), '200', 'but what is named goes first';
     is session('chosen')->{metadata}{price}, 'price_starter_monthly', 'and is bought';
     is answer_of(post('/named/checkout', 'wrong', {plan => 'gold'})), '400 UNKNOWN_PLAN', 'a name that is wrong is not replaced';
+};
+
+subtest 'C1, C6: how many' => sub {
+    my $line = sub { my $sent = sent('checkout/sessions'); join ' ', $sent->{line_items}[0]->@{qw(price quantity)}, map { $_ // '-' } $sent->{metadata}->@{qw(quantity creditQty)} };
+    is answer_of(post('/many/checkout', 'packs', {plan => 'logo_10', quantity => 3, amount => 1, creditQty => 1000})), '200', 'three packs';
+    is $line->(), 'price_logo_pack_10 3 3 30', 'at the price of the catalog, for their credits';
+    is answer_of(post('/many/checkout', 'packs', {plan => 'logo_10', quantity => $_})), '400 INVALID_QUANTITY', "not $_" for 0, -1, 21, '+3', '3.0', '1e1', '03', '9223372036854775808', ' 3', 'x';
+    is answer_of(post('/many/checkout', 'packs', qq({"plan":"logo_10","quantity":$_}), 'Content-Type' => 'application/json')), '400 INVALID_QUANTITY', "not $_"
+        for '3.0', '1e0', 'true', '[3]', '{"a":3}';
+    is answer_of(post('/many/checkout', 'packs', {plan => 'logo_10', quantity => ''})), '200', 'none is named';
+    is $line->(), 'price_logo_pack_10 1 1 10', 'the least is sold';
+    is answer_of(post('/many/checkout', 'packs', 'plan=logo_10&quantity=20')), '303', 'by a form';
+    is $line->(), 'price_logo_pack_10 20 20 200', 'the most';
+
+    my $ten = post('/many/checkout', 'seats', {plan => 'pro', quantity => 10})->json->{url};
+    is $line->(), 'price_pro_monthly 10 10 -', 'ten seats of a plan';
+    is post('/many/checkout', 'seats', {plan => 'pro', quantity => 10})->json->{url}, $ten, 'the same again: the same session';
+    isnt post('/many/checkout', 'seats', {plan => 'pro'})->json->{url}, $ten, 'another number is another session';
+    is $line->(), 'price_pro_monthly 2 2 -', 'the least';
+    is answer_of(post('/many/checkout', 'seats', {plan => 'pro', quantity => 1})), '400 INVALID_QUANTITY', 'which is the least';
+    is answer_of(post('/plain/checkout', 'one', {plan => 'logo_10', quantity => 7})), '200', 'C2: where the operator leaves no choice';
+    is $line->(), 'price_logo_pack_10 1 1 10', 'one is sold';
+
+    post('/many/checkout', 'bought', {plan => 'logo_10', quantity => 4});
+    $stripe->pay(session('bought')->{id});
+    my $balance = sub { ($world->sql(q{SELECT bought FROM billing.credit_balances b JOIN billing.accounts a ON a.id = b.account_id
+        JOIN billing.credit_types USING (credit_no) WHERE external_id = 'bought' AND credit_key = 'logo'}))[0] };
+    wait_for(sub { (($balance->() // {})->{bought} // 0) == 40 }, 10, 'C1: four packs that are paid bring their credits');
 };
 
 subtest 'C6: how a session looks' => sub {

@@ -14,6 +14,8 @@ my $world = world(
     location = /billing/webhook { billing_webhook; }
     location = /rolling { billing_webhook; billing_webhook_secret whsec_old whsec_new; }
     location = /small { billing_webhook; billing_webhook_secret whsec_small; client_body_buffer_size 1k; }
+    location = /narrow { billing_webhook tolerance=60s; billing_webhook_secret whsec_small; }
+    location = /wide { billing_webhook tolerance=1h; billing_webhook_secret whsec_small; limit_except GET { allow all; } }
     location = /gated/webhook { billing on; billing_webhook; billing_webhook_secret whsec_small; }
 END
 );
@@ -84,6 +86,15 @@ subtest 'W1: refused, and nothing of it is kept' => sub {
     my @lines = $host->log_lines(qr/a webhook is refused/);
     ok @lines >= 1 && @lines <= 4, 'the log has one line of each worker, until a good event comes' or diag "@lines";
     is scalar(grep { /whsec_|v1=/ } $host->log_lines), 0, 'without payload or signature';
+};
+
+subtest 'W1: how old an event may be is configured' => sub {
+    for my $case (['/narrow', 55, '200'], ['/narrow', 62, '400 INVALID_SIGNATURE'], ['/narrow', -70, '400 INVALID_SIGNATURE'],
+        ['/wide', 3595, '200'], ['/wide', 3602, '400 INVALID_SIGNATURE'], ['/wide', -3590, '200'], ['/small', 295, '200'], ['/small', 302, '400 INVALID_SIGNATURE']) {
+        my ($path, $age, $answer) = @$case;
+        my $body = event();
+        is answer_of(send_to($path, $body, signature($body, secret => 'whsec_small', time => time - $age))), $answer, "$path: $age s";
+    }
 };
 
 subtest 'W1: secrets that are being rolled' => sub {

@@ -1,5 +1,5 @@
 # A worker that is being replaced hands the host's work over at once, however long its last connection takes, and finishes the events
-# that it has in work: none is dropped, none is processed twice, and none waits for it. W3 (a reload); O3.
+# that it has in work: none is dropped, none is processed twice, and none waits for it. W3 (a reload, kill -9); O3.
 use v5.36;
 use Billing::Test;
 
@@ -45,4 +45,15 @@ ok Billing::Process::process_alive($old), 'while the old one still waits for its
 my $answer = do { local $/; <$slow> };
 like $answer, qr{^HTTP/1\.1 200 }, 'which is answered';
 wait_for(sub { !Billing::Process::process_alive($old) }, 10, 'and then it ends');
+
+# Five workers are killed while they process one event, which has nothing to do with it.
+$stripe->fault(path => '/v1/subscriptions', hang => 1, count => 0);
+store('evt_5', $customer);
+for my $attempt (1 .. 5) {
+    becomes('evt_5', "processing 0 0 $attempt", 10, "attempt $attempt is in work");
+    $host->kill9_worker;
+    $stripe->clear_faults if $attempt == 5;
+    $world->sql(q{UPDATE billing.webhook_events SET next_attempt_at = now() WHERE event_id = 'evt_5'});    # its lease is over
+}
+becomes('evt_5', 'processed 0 0 6', 15, 'W3: five workers were killed in processing it, and it is applied');
 done_testing;

@@ -145,6 +145,23 @@ subtest 'W6, W11: several items, and prices that nobody knows' => sub {
     everywhere($world, 'W6: the end of another subscription takes nothing', 200, GET => '/export/x', as('items'));
 };
 
+subtest 'W8: an invoice of twelve lines, the plan on the last' => sub {
+    $world->host->get('/plain/x', as('dozen'));
+    $world->host->post('/billing/checkout', '{"plan":"starter"}', as('dozen'), 'Content-Type' => 'application/json');
+    my ($customer) = grep { ($_->{metadata}{account} // '') eq 'dozen' } $stripe->all('customer');
+    $stripe->price(id => "price_part_$_", amount => 100, interval => 'month') for 1 .. 11;
+    my $subscription = $stripe->subscribe($customer->{id}, price => [(map { "price_part_$_" } 1 .. 11), 'price_starter_monthly']);
+    settled();
+    $world->sql('SELECT billing.deduct_credits(?, ?, 17, ?)', 'dozen', $_, "spent-$_") for qw(logo mockup);
+    like credits('dozen'), qr{^logo 3/0, mockup 3/0}, 'most of the credits are spent';
+    $stripe->end_period($subscription);
+    settled();
+    my ($paid) = grep { $_->{data}{object}{customer} eq $customer->{id} } reverse $stripe->events('invoice.paid');
+    is_deeply [scalar $paid->{data}{object}{lines}{data}->@*, $paid->{data}{object}{lines}{has_more}], [10, 1], 'its event shows ten';
+    like credits('dozen'), qr{^logo 20/0, mockup 20/0}, 'the renewal refills';
+    is_deeply [$world->sql(q{SELECT event_id, last_error FROM billing.webhook_events WHERE status = 'dead'})], [], 'no event is left over';
+};
+
 subtest 'W5: payments that take their time' => sub {
     my %credits = (1 => 'logo 14/10, mockup 4/0', 0 => 'logo 4/0, mockup 4/0');
     for my $well (1, 0) {

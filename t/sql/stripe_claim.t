@@ -1,5 +1,5 @@
 # Promise (W3): each stored event is worked off by one worker at a time; whoever dies loses it to another by time alone and
-# can change nothing afterwards; failures are tried five times, outages for as long as they last; what is dead is kept.
+# can change nothing afterwards; failures are tried five times, outages and lost leases use no try up; what is dead is kept.
 use strict;
 use warnings;
 use Test::More;
@@ -86,19 +86,27 @@ is replay('evt_f'), 0, 'what is in work is not replayed';
 is replay($_->[0]), 1, "what was $_->[1] is" for ['evt_l', 'processed'], ['evt_m', 'ignored'];
 clear();
 
-# A lease that runs out is a try.
+# A lease that runs out uses no try up: nobody said that the event failed. But one that kills whoever takes it ends.
 $w->store('evt_p', customer => 'cus_p');
-for my $n (1 .. 5) {
+for my $n (1 .. 8) {
+    due('evt_p');
+    is_deeply [claim(5)], ['evt_p'], "W3: nothing is heard of attempt $n";
+}
+is of("failures || ' ' || losses", 'evt_p'), '0 7', 'W3: an answer that was lost, a killed worker: none of the five tries is gone';
+is failed('evt_p', 8, 'no', 't'), 'retry', 'then a failure';
+is of("failures || ' ' || losses", 'evt_p'), '1 0', 'is the first, and shows that the event kills nobody';
+for my $n (1 .. 20) {
     due('evt_p');
     is_deeply [claim(5)], ['evt_p'], "a worker dies on it: $n";
 }
 due('evt_p');
-is_deeply [claim(5)], [], 'an event that kills five workers meets no sixth';
+is_deeply [claim(5)], [], 'an event that kills twenty workers in a row meets no other';
 is of("status || ': ' || last_error", 'evt_p'), 'dead: its lease ran out', 'it is dead';
+is $w->value(q{SELECT count(*) FROM billing.outbox WHERE payload ->> 'event' = 'evt_p' AND payload ->> 'alarm' = 'event_dead'}), 1, 'an alarm';
 $w->d->do(q{UPDATE billing.webhook_events SET received_at = now() - interval '1 day'});
 $w->store('evt_q', customer => 'cus_q');
 is replay(), 1, 'all dead ones at once';
-is of('status', 'evt_p'), 'received', 'are tried again';
+is of("status || ' ' || losses", 'evt_p'), 'received 0', 'are tried again';
 clear();
 
 # Stripe or PostgreSQL away: no try is used up, the wait grows to ten minutes.

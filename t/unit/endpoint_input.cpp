@@ -39,11 +39,15 @@ TEST(EndpointInput, TheFirstNameThatIsThereCounts) { // C1
     EXPECT_EQ(plan_of(Request{}), "");
 }
 
-TEST(EndpointInput, NumbersAreTextsAndTheRestIsPassedOver) {
-    const auto input = Input::read(json(R"({"quantity": 3, "plan": {"x": 1}, "tier": true, "price": 1.5})"));
+TEST(EndpointInput, WhatIsNoTextIsAsJsonHasIt) { // C1: a refusal, not a guess
+    const auto input =
+        Input::read(json(R"({"quantity": 3, "seats": 1e3, "plan": {"x": 1}, "tier": true, "price": null})"));
     ASSERT_TRUE(input.ok());
     EXPECT_EQ(input.value().text({"quantity"}), "3");
-    EXPECT_EQ(input.value().text({"plan", "tier", "price"}), "");
+    EXPECT_EQ(input.value().text({"seats"}), "1000.0");
+    EXPECT_EQ(input.value().text({"plan"}), R"({"x":1})");
+    EXPECT_EQ(input.value().text({"tier"}), "true");
+    EXPECT_EQ(input.value().text({"price"}), "");
 }
 
 TEST(EndpointInput, WhatIsNotWellFormedIsRefused) { // A37

@@ -129,6 +129,35 @@ TEST_F(InboxLooksTest, AllPagesOfEntitlementsAreRead) {
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.account_features"), "0") << "a customer that is no more has none";
 }
 
+TEST_F(InboxLooksTest, AllLinesOfAnInvoiceAreRead) {
+    account("acct", "cus_1");
+    stripe_says(list_of("cus_1"), page(subscription("sub_1")));
+    const std::string lines = "/v1/invoices/in_1/lines?limit=100";
+    const std::string other =
+        R"({"id":"il_1","period":{"start":1800000000,"end":1831536000},"pricing":{"price_details":{"price":"price_other"}},)"
+        R"("parent":{"type":"subscription_item_details","subscription_item_details":{"subscription":"sub_1"}}})";
+    const std::string plan =
+        R"({"id":"il_2","period":{"start":1800000000,"end":1802592000},"pricing":{"price_details":{"price":"price_starter"}},)"
+        R"("parent":{"type":"subscription_item_details","subscription_item_details":{"subscription":"sub_1"}}})";
+    stripe_says(lines, "{}", 503);
+    work();
+    const std::string type = "invoice.paid";
+    put("evt_1", type, "cus_1",
+        payload(
+            "evt_1", type,
+            R"({"id":"in_1","object":"invoice","customer":"cus_1","billing_reason":"subscription_cycle","status":"paid",)"
+            R"("parent":{"type":"subscription_details","subscription_details":{"subscription":"sub_1"}},)"
+            R"("lines":{"has_more":true,"data":[)" +
+                other + "]}}"));
+    ASSERT_TRUE(becomes("evt_1", "received/0/1/1")) << "Stripe could not be reached: no try is used up";
+    stripe_says(lines, page(other, true));
+    stripe_says(lines + "&starting_after=il_1", page(plan));
+    due("evt_1");
+    ASSERT_TRUE(becomes("evt_1", "processed/0/1/2"));
+    EXPECT_EQ(sql.ask("SELECT billing.unix(period_end) FROM billing.invoices WHERE invoice_id = 'in_1'"), "1802592000")
+        << "of the plan's line";
+}
+
 TEST_F(InboxLooksTest, ACustomerIsTakenAsItIsNow) {
     account("acct", "cus_1");
     stripe_says("/v1/customers/cus_1", R"({"id":"cus_1","object":"customer","email":"now@b.example","name":"Now"})");
@@ -150,7 +179,7 @@ TEST_F(InboxLooksTest, WhatCannotBeLookedAtIsTriedAgain) {
     stripe_says("/v1/charges/ch_1", R"({"error":{"type":"invalid_request_error"}})", 403);
     due("evt_1");
     ASSERT_TRUE(becomes("evt_1", "received/0/2/2"));
-    EXPECT_EQ(logged("to read customers, subscriptions, charges, disputes and entitlements"), 1);
+    EXPECT_EQ(logged("to read customers, subscriptions, invoices, charges, disputes and entitlements"), 1);
     charge_is(R"("cus_1")");
     stripe_says(refunds, page("{}"));
     due("evt_1");

@@ -22,8 +22,8 @@ TEST_F(InboxTest, StoresTheBytesThatCameOnce) {
     foreign.id = "evt_1";
     foreign.type = "customer.updated";
     foreign.ignored = "of a connected account";
-    EXPECT_EQ(await(store->store(foreign, "{}")), Stored::stored) << "an event of its own";
-    const auto claimed = await(store->claim(8, 60));
+    EXPECT_EQ(await(events->store(foreign, "{}")), Stored::stored) << "an event of its own";
+    const auto claimed = await(queue->claim(8, 60));
     ASSERT_EQ(claimed.size(), 1U) << "what is to be ignored is not claimed";
     EXPECT_EQ(claimed[0].id, "evt_1");
     EXPECT_EQ(claimed[0].stripe_account, "");
@@ -35,7 +35,7 @@ TEST_F(InboxTest, StoresTheBytesThatCameOnce) {
                       "stripe_created) FROM billing.webhook_events WHERE stripe_account <> ''"),
               "acct_1 ignored of a connected account");
     postgres->stop();
-    EXPECT_EQ(await(store->store(foreign, "{}")), Stored::failed);
+    EXPECT_EQ(await(events->store(foreign, "{}")), Stored::failed);
 }
 
 TEST_F(InboxTest, AnEventChangesItsAccountAndIsMarkedAsDone) {
@@ -308,7 +308,7 @@ TEST_F(InboxTest, WhoLostItsLeaseChangesNothing) {
     EXPECT_EQ(sql.ask("SELECT attempt FROM billing.stripe_event_claim(8, '1 min')"), "2");
     stripe.open_gate();
     ASSERT_TRUE(until([&] { return inbox->idle(); }));
-    EXPECT_EQ(state_of("evt_1"), "processing/1/0/2") << "it belongs to the other";
+    EXPECT_EQ(state_of("evt_1"), "processing/0/0/2") << "it belongs to the other";
     EXPECT_EQ(plan_of("acct"), "free active none");
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.subscriptions"), "0");
     EXPECT_EQ(logged("billing: event evt_1 customer.subscription.updated: the lease was over, it is in other hands"),
@@ -328,7 +328,7 @@ TEST_F(InboxTest, WhatADeadProcessHadInWorkIsDoneOnceByTheNext) {
     stripe.open_gate();
     due("evt_1"); // the lease is over
     work();
-    ASSERT_TRUE(becomes("evt_1", "processed/1/0/2"));
+    ASSERT_TRUE(becomes("evt_1", "processed/0/0/2"));
     EXPECT_EQ(credits_of("acct"), "20");
 }
 

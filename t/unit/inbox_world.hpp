@@ -22,7 +22,8 @@
 #include "jobs/inbox.hpp"
 #include "loop.hpp"
 #include "servers.hpp"
-#include "state/event_inbox.hpp"
+#include "state/event_queue.hpp"
+#include "state/event_writer.hpp"
 
 namespace billing::test {
 
@@ -102,7 +103,8 @@ struct InboxWorld : LoopTest {
         config.tells_outages = false;
         postgres = std::make_unique<Postgres>(reactor, config);
         postgres->start();
-        store = std::make_unique<EventInbox>(reactor, *postgres);
+        events = std::make_unique<EventWriter>(*scope, *postgres);
+        queue = std::make_unique<EventQueue>(reactor, *postgres);
         StripeConfig stripe_config;
         stripe_config.base_url = stripe.url();
         stripe_config.key = "sk_test_topsecret";
@@ -112,7 +114,8 @@ struct InboxWorld : LoopTest {
     void close() override {
         scope->cancel();
         inbox.reset();
-        store.reset();
+        events.reset();
+        queue.reset();
         api.reset();
         postgres.reset();
     }
@@ -189,7 +192,7 @@ struct InboxWorld : LoopTest {
         event.customer = customer;
         event.livemode = false;
         event.created = 1800000000;
-        const Stored stored = await(store->store(event, payload));
+        const Stored stored = await(events->store(event, payload));
         wake.set();
         return stored;
     }
@@ -232,7 +235,8 @@ struct InboxWorld : LoopTest {
     HttpServer stripe{[this](HttpPeer& peer, const HttpAsk& ask) { return answer(peer, ask); }};
     Signal wake{reactor};
     std::unique_ptr<Postgres> postgres;
-    std::unique_ptr<EventInbox> store;
+    std::unique_ptr<EventWriter> events;
+    std::unique_ptr<EventQueue> queue;
     std::unique_ptr<StripeApi> api;
     std::unique_ptr<Inbox> inbox;
 };

@@ -1,6 +1,7 @@
 // Promise guarded: a pass over Stripe's lists looks at those accounts, and only those, that are not as Stripe has them,
 // over any number of pages; it ends when it is told to, and before it does harm with the key of another account (W12).
 #include "inbox_world.hpp"
+#include "jobs/importer.hpp"
 #include "jobs/reconciler.hpp"
 
 namespace billing {
@@ -123,7 +124,7 @@ TEST_F(ReconcilerTest, StoresWhatNobodyHasStoredAndNothingElse) {
     EXPECT_TRUE(await(dry.missed_events(1799990000))) << "told to stop";
     EXPECT_EQ(dry.counts().missed, 1);
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.webhook_events"), "1");
-    pages = 1;
+    pages = 2; // a page and an event
     Reconciler reconciler = make();
     EXPECT_TRUE(await(reconciler.missed_events(1799990000)));
     EXPECT_EQ(reconciler.counts().missed, 1);
@@ -152,6 +153,38 @@ TEST_F(ReconcilerTest, TheKeyOfAnotherAccountDoesNoHarm) {
     EXPECT_EQ(trouble.kind, Trouble::Kind::refused);
     EXPECT_EQ(failed.size(), 10U);
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.subscriptions WHERE status = 'active'"), "12");
+}
+
+TEST_F(ReconcilerTest, APassIsHeldForEachAccountAnew) {
+    subscriber("a", 1000);
+    subscriber("b", 2000);
+    stripe_says("/v1/subscriptions?status=all&limit=100",
+                page(sub("sub_b", "cus_b", 2000) + "," + sub("sub_a", "cus_a", 1000)));
+    sql.ask("UPDATE billing.subscriptions SET cancel_at = now()");
+    const std::string before = looked();
+    Reconciler reconciler = make();
+    pages = 2; // one for the page, one for the first account: then another host has it
+    EXPECT_EQ(await(reconciler.all_subscriptions()).kind, Trouble::Kind::later);
+    EXPECT_EQ(looked().substr(before.size()), drifted.at(0) + " ");
+    EXPECT_EQ(drifted.size(), 1U);
+}
+
+TEST_F(ReconcilerTest, WhatIsImportedOfLiveModeIsNoted) {
+    PgConfig config;
+    config.conninfo = server.conninfo() + " dbname=" + database; // the operator's
+    Postgres owner(reactor, config);
+    owner.start();
+    const auto import = [&](const std::string& id, const std::string& livemode) {
+        stripe_says("/v1/subscriptions?", page(""));
+        stripe_says("/v1/customers?", page(R"({"id":"cus_)" + id + R"(","object":"customer","livemode":)" + livemode +
+                                           R"(,"metadata":{"account":")" + id + R"("}})"));
+        Importer importer{reactor, owner, *api, {}, {}, [](const ImportedCustomer&) {}};
+        EXPECT_FALSE(await(importer.run()));
+        EXPECT_EQ(importer.counts().linked, 1);
+        return sql.ask("SELECT count(*) FROM billing.live_mode");
+    };
+    EXPECT_EQ(import("a", "false"), "0");
+    EXPECT_EQ(import("b", "true"), "1");
 }
 
 TEST_F(ReconcilerTest, SomebodyWhoHoldsAnAccountHoldsUpNobodyElse) {

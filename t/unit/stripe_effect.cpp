@@ -330,7 +330,8 @@ TEST(StripeEffect, SubscriptionsAreToldWithThePeriodsThatTheyHave) {
               R"("period_start":1600000000,"period_end":1602592000,"cancel_at":1602592000,"ended_at":1601000000})");
     EXPECT_EQ(facts(R"({"id":"sub_4","status":"active","pause_collection":{"behavior":"void","resumes_at":null}})"),
               R"({"id":"sub_4","status":"active","items":[],"pause":"void"})");
-    EXPECT_EQ(facts(R"({"id":"sub_3"})"), R"({"id":"sub_3","items":[]})");
+    EXPECT_EQ(facts(R"({"id":"sub_3","livemode":false})"), R"({"id":"sub_3","items":[]})");
+    EXPECT_EQ(facts(R"({"id":"sub_3","livemode":true})"), R"({"id":"sub_3","items":[],"livemode":true})");
 }
 
 } // namespace

@@ -1,7 +1,7 @@
 # /v1/invoices and /v1/invoice_payments, and an invoice's life: draft, finalized, tried, paid or failed.
 package Billing::Stripe::Invoices;
 use v5.36;
-use Billing::Stripe::Common qw(expandable listing retrieve page created_within);
+use Billing::Stripe::Common qw(expandable listing paging retrieve page created_within);
 use Billing::Stripe::Error qw(refuse missing_parameter);
 use Billing::Stripe::Objects ();
 use Billing::Stripe::Payments ();
@@ -17,6 +17,7 @@ sub routes($class) {
         ['GET', '/v1/invoices', listing(customer => text, subscription => text,
             status => one_of(qw(draft open paid uncollectible void))), \&list],
         ['GET', '/v1/invoices/:id', expandable(), retrieve('invoice', 'invoice')],
+        ['GET', '/v1/invoices/:id/lines', paging(), \&list_lines],
         ['POST', '/v1/invoices/:id/pay', expandable(paid_out_of_band => boolean), \&pay_by_call],
         ['GET', '/v1/invoice_payments', listing(invoice => text, status => one_of(qw(canceled open paid)),
             payment => object(type => one_of(qw(payment_intent payment_record)), payment_intent => text)), \&list_payments],
@@ -33,6 +34,11 @@ sub list($account, $params) {
             && (!defined $params->{subscription} || (subscription_of($_) // '') eq $params->{subscription})
     } reverse $account->all('invoice');
     return page($account, '/v1/invoices', $params, created_within($params, @all));
+}
+
+sub list_lines($account, $params, $id) {
+    my $invoice = $account->get('invoice', $id, status => 404, param => 'invoice');
+    return page($account, "/v1/invoices/$id/lines", $params, $invoice->{_lines}->@*);
 }
 
 sub list_payments($account, $params) {
@@ -67,7 +73,8 @@ sub draft($account, $subscription, %option) {
     my @ids = ($invoice->{id}, $subscription->{id});
     my @lines = map { Billing::Stripe::Objects::invoice_line($account, @ids, $_->{item}, %$_) } $option{lines}->@*;
     $_->{metadata} = {%{$subscription->{metadata}}} for @lines;
-    $invoice->{lines} = Billing::Stripe::Objects::list_of("/v1/invoices/$invoice->{id}/lines", @lines);
+    $invoice->{_lines} = \@lines;
+    $invoice->{lines} = page($account, "/v1/invoices/$invoice->{id}/lines", {}, @lines);    # the first ten
     my $total = sum0 map { $_->{amount} } @lines;
     $invoice->{$_} = $total for qw(subtotal subtotal_excluding_tax total total_excluding_tax);
     $invoice->{$_} = $total > 0 ? $total : 0 for qw(amount_due amount_remaining);

@@ -1,4 +1,4 @@
-#include "state/batched_intake.hpp"
+#include "state/event_writer.hpp"
 
 #include <optional>
 #include <utility>
@@ -57,22 +57,22 @@ bool of_an_event(const PgResult& result) noexcept {
 
 } // namespace
 
-BatchedIntake::BatchedIntake(Scope& scope, Postgres& postgres)
+EventWriter::EventWriter(Scope& scope, Postgres& postgres)
     : postgres_(postgres), trouble_(scope.reactor()),
       batch_(
           scope, [this](std::vector<Ask> asks) { return run(std::move(asks)); }, k_batch, k_max_waiters, k_rounds) {}
 
-Task<Stored> BatchedIntake::store(NewEvent event, std::string_view payload) {
+Task<Stored> EventWriter::store(NewEvent event, std::string_view payload) {
     Ask ask{std::move(event), std::string(payload)};
     return join(std::move(ask));
 }
 
-Task<Stored> BatchedIntake::join(Ask ask) {
+Task<Stored> EventWriter::join(Ask ask) {
     std::optional<Stored> stored = co_await batch_.join(std::move(ask));
     co_return stored.value_or(Stored::failed);
 }
 
-Task<std::vector<Stored>> BatchedIntake::run(std::vector<Ask> asks) {
+Task<std::vector<Stored>> EventWriter::run(std::vector<Ask> asks) {
     StoreRows rows;
     for (const Ask& ask : asks) {
         rows.add(ask.event, ask.payload);
@@ -95,7 +95,7 @@ Task<std::vector<Stored>> BatchedIntake::run(std::vector<Ask> asks) {
 }
 
 // What is wrong with one event is nothing to the others.
-Task<std::vector<Stored>> BatchedIntake::run_each(std::vector<Ask> asks) {
+Task<std::vector<Stored>> EventWriter::run_each(std::vector<Ask> asks) {
     std::vector<Stored> answers;
     for (Ask& ask : asks) {
         std::vector<Ask> alone;

@@ -1,4 +1,4 @@
-#include "state/event_inbox.hpp"
+#include "state/event_queue.hpp"
 
 #include "domain/json.hpp"
 
@@ -6,9 +6,6 @@ namespace billing {
 
 namespace {
 
-constexpr std::int64_t k_store_ms = 4000; // Stripe waits for it
-
-constexpr std::string_view k_store = "SELECT billing.stripe_event_store($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 constexpr std::string_view k_claim = "SELECT stripe_account, event_id, type, livemode, attempt, encode(payload, 'hex') "
                                      "FROM billing.stripe_event_claim($1, make_interval(secs => $2))";
 constexpr std::string_view k_failed = "SELECT billing.stripe_event_failed($1, $2, $3, $4, $5)";
@@ -28,17 +25,6 @@ constexpr std::string_view k_belongs_to_another = "BI002";
 // Where there is none, PostgreSQL is told NULL.
 std::optional<std::string_view> some(std::string_view text) {
     return text.empty() ? std::nullopt : std::optional<std::string_view>(text);
-}
-
-std::string hex_of(std::string_view bytes) {
-    constexpr std::string_view digits = "0123456789abcdef";
-    std::string text = "\\x";
-    text.reserve(2 + 2 * bytes.size());
-    for (const char byte : bytes) {
-        text += digits[static_cast<unsigned char>(byte) >> 4];
-        text += digits[static_cast<unsigned char>(byte) & 15];
-    }
-    return text;
 }
 
 // Not for what was asked but for the state that the server or the schema is in: it may be granted the next time.
@@ -67,9 +53,9 @@ std::string member(const Json& object, const char* key) {
 
 } // namespace
 
-EventInbox::EventInbox(Reactor& reactor, Postgres& postgres) : postgres_(postgres), trouble_(reactor) {}
+EventQueue::EventQueue(Reactor& reactor, Postgres& postgres) : postgres_(postgres), trouble_(reactor) {}
 
-void EventInbox::note(const PgResult& result) {
+void EventQueue::note(const PgResult& result) {
     if (result) {
         trouble_.settled();
     } else if (result.outcome() == PgOutcome::refused) {
@@ -78,28 +64,12 @@ void EventInbox::note(const PgResult& result) {
     }
 }
 
-Task<Stored> EventInbox::store(const NewEvent& event, std::string_view payload) {
-    PgParams parameters{event.stripe_account,    event.id,        event.type,
-                        some(event.api_version), event.livemode,  event.created,
-                        some(event.customer),    hex_of(payload), some(event.ignored)};
-    return run_store(std::move(parameters));
-}
-
-Task<Stored> EventInbox::run_store(PgParams parameters) {
-    PgResult result = co_await postgres_.query(k_store, std::move(parameters), k_store_ms);
-    note(result);
-    if (!result || result.rows() != 1) {
-        co_return Stored::failed;
-    }
-    co_return result.text(0, 0) == "stored" ? Stored::stored : Stored::duplicate;
-}
-
-Task<std::vector<ClaimedEvent>> EventInbox::claim(int batch, int lease_s) {
+Task<std::vector<ClaimedEvent>> EventQueue::claim(int batch, int lease_s) {
     PgParams parameters{batch, lease_s};
     return run_claim(std::move(parameters));
 }
 
-Task<std::vector<ClaimedEvent>> EventInbox::run_claim(PgParams parameters) {
+Task<std::vector<ClaimedEvent>> EventQueue::run_claim(PgParams parameters) {
     PgResult result = co_await postgres_.query(k_claim, std::move(parameters));
     note(result);
     std::vector<ClaimedEvent> events;
@@ -117,22 +87,22 @@ Task<std::vector<ClaimedEvent>> EventInbox::run_claim(PgParams parameters) {
     co_return events;
 }
 
-Task<Marked> EventInbox::failed(const ClaimedEvent& event, std::string_view error, bool counts) {
+Task<Marked> EventQueue::failed(const ClaimedEvent& event, std::string_view error, bool counts) {
     PgParams parameters{event.stripe_account, event.id, event.attempt, error, counts};
     return run_mark(k_failed, std::move(parameters));
 }
 
-Task<Marked> EventInbox::ignore(const ClaimedEvent& event, std::string_view reason) {
+Task<Marked> EventQueue::ignore(const ClaimedEvent& event, std::string_view reason) {
     PgParams parameters{event.stripe_account, event.id, event.attempt, reason};
     return run_mark(k_ignore, std::move(parameters));
 }
 
-Task<Marked> EventInbox::park(const ClaimedEvent& event, std::string_view customer, std::string_view reason) {
+Task<Marked> EventQueue::park(const ClaimedEvent& event, std::string_view customer, std::string_view reason) {
     PgParams parameters{event.stripe_account, event.id, event.attempt, some(customer), some(reason)};
     return run_mark(k_park, std::move(parameters));
 }
 
-Task<Marked> EventInbox::run_mark(std::string_view sql, PgParams parameters) {
+Task<Marked> EventQueue::run_mark(std::string_view sql, PgParams parameters) {
     PgResult result = co_await postgres_.query(sql, std::move(parameters));
     note(result);
     const std::string_view answer = result.text(0, 0);
@@ -148,12 +118,12 @@ Task<Marked> EventInbox::run_mark(std::string_view sql, PgParams parameters) {
     co_return answer == "received" ? Marked::released : Marked::done;
 }
 
-Task<CustomerTicket> EventInbox::ticket(std::string_view customer, std::string_view account, std::string_view payment) {
+Task<CustomerTicket> EventQueue::ticket(std::string_view customer, std::string_view account, std::string_view payment) {
     PgParams parameters{some(customer), some(account), some(payment)};
     return run_ticket(std::move(parameters));
 }
 
-Task<CustomerTicket> EventInbox::run_ticket(PgParams parameters) {
+Task<CustomerTicket> EventQueue::run_ticket(PgParams parameters) {
     PgResult result = co_await postgres_.query(k_ticket, std::move(parameters));
     note(result);
     CustomerTicket ticket;
@@ -173,14 +143,14 @@ Task<CustomerTicket> EventInbox::run_ticket(PgParams parameters) {
     co_return ticket;
 }
 
-Task<Applied> EventInbox::apply(const ClaimedEvent& event, const CustomerTicket& ticket, std::string_view subscriptions,
+Task<Applied> EventQueue::apply(const ClaimedEvent& event, const CustomerTicket& ticket, std::string_view subscriptions,
                                 std::string_view effect) {
     PgParams parameters{event.stripe_account, event.id, event.attempt, ticket.account_id, ticket.ticket,
                         some(subscriptions),  effect};
     return run_apply(std::move(parameters));
 }
 
-Task<Applied> EventInbox::run_apply(PgParams parameters) {
+Task<Applied> EventQueue::run_apply(PgParams parameters) {
     PgResult result = co_await postgres_.query(k_apply, std::move(parameters));
     Applied applied;
     if (!result) {

@@ -1,4 +1,4 @@
-#include "state/event_intake.hpp"
+#include "state/new_event.hpp"
 
 #include "stripe/effect.hpp"
 

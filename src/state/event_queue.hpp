@@ -1,6 +1,5 @@
-// Stripe's events in PostgreSQL: claimed, given their effect and marked by the inbox job; and stored one by one by the
-// pass that looks for those which never came. What the webhook endpoint stores goes through batched_intake. One
-// coroutine for each SQL function.
+// Stripe's events in PostgreSQL, after event_writer has stored them: claimed, given their effect and marked by the
+// inbox job. One coroutine for each SQL function.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -14,24 +13,6 @@
 #include <vector>
 
 namespace billing {
-
-// An event as it was delivered: the facts of its head.
-struct NewEvent {
-    std::string stripe_account; // Connect: whose event it is; "" for our own
-    std::string id;
-    std::string type;
-    std::string api_version; // "" if it does not say
-    std::string customer;    // "" if it names none
-    std::optional<bool> livemode;
-    std::optional<std::int64_t> created; // unix seconds
-    std::string ignored;                 // why nothing is to be done; "": the job is to process it
-};
-
-enum class Stored : std::uint8_t {
-    stored,
-    duplicate, // it was there already; nothing has changed
-    failed,    // PostgreSQL did not say that it has it: Stripe has to send it again
-};
 
 // An event that is ours until the lease ends. `attempt` fences: whoever comes with another one changes nothing.
 struct ClaimedEvent {
@@ -86,12 +67,9 @@ struct Applied {
 };
 
 // What is passed is copied before a call returns; the pool outlives whoever awaits.
-class EventInbox {
+class EventQueue {
 public:
-    EventInbox(Reactor& reactor, Postgres& postgres);
-
-    // Durable once it says `stored` or `duplicate`. At most 4 s.
-    Task<Stored> store(const NewEvent& event, std::string_view payload);
+    EventQueue(Reactor& reactor, Postgres& postgres);
 
     // At most `batch` events, oldest first, one of a customer; each is ours for `lease_s` seconds.
     Task<std::vector<ClaimedEvent>> claim(int batch, int lease_s);
@@ -111,7 +89,6 @@ public:
                         std::string_view effect);
 
 private:
-    Task<Stored> run_store(PgParams parameters);
     Task<std::vector<ClaimedEvent>> run_claim(PgParams parameters);
     Task<Marked> run_mark(std::string_view sql, PgParams parameters);
     Task<CustomerTicket> run_ticket(PgParams parameters);

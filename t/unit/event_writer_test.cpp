@@ -1,7 +1,7 @@
 // Promise guarded: events that come at the same time are stored together, and each of them as if it had come alone:
 // once, byte for byte, with an answer of its own; what PostgreSQL does not take is nothing to the others (W2).
 #include "inbox_world.hpp"
-#include "state/batched_intake.hpp"
+#include "state/event_writer.hpp"
 
 #include <limits>
 #include <optional>
@@ -9,12 +9,7 @@
 namespace billing {
 namespace {
 
-struct IntakeTest : test::InboxWorld {
-    void close() override {
-        scope->cancel();
-        intake.reset();
-        InboxWorld::close();
-    }
+struct EventWriterTest : test::InboxWorld {
     static NewEvent event(const std::string& id) {
         NewEvent event;
         event.id = id;
@@ -38,7 +33,7 @@ struct IntakeTest : test::InboxWorld {
     }
     Task<void> keep(NewEvent event, std::size_t place) {
         const std::string bytes = bytes_of(event.id);
-        const Stored stored = co_await intake->store(std::move(event), bytes);
+        const Stored stored = co_await events->store(std::move(event), bytes);
         said[place] = stored;
         ++answered;
     }
@@ -57,13 +52,12 @@ struct IntakeTest : test::InboxWorld {
         return text;
     }
 
-    std::unique_ptr<BatchedIntake> intake = std::make_unique<BatchedIntake>(*scope, *postgres);
     std::vector<std::optional<Stored>> said;
     std::size_t answered = 0;
 };
 
-TEST_F(IntakeTest, ManyAtOnceAreStoredTogetherAndEachOnce) {
-    EXPECT_EQ(await(intake->store(event("evt_7"), bytes_of("evt_7"))), Stored::stored);
+TEST_F(EventWriterTest, ManyAtOnceAreStoredTogetherAndEachOnce) {
+    EXPECT_EQ(await(events->store(event("evt_7"), bytes_of("evt_7"))), Stored::stored);
     const auto before = postgres->counters().queries;
     for (int number = 0; number < 200; ++number)
         come(event("evt_" + std::to_string(number)));
@@ -87,7 +81,7 @@ TEST_F(IntakeTest, ManyAtOnceAreStoredTogetherAndEachOnce) {
               "evt_3 ignored of a connected account");
 }
 
-TEST_F(IntakeTest, WhatComesMeanwhileGoesTogetherNext) {
+TEST_F(EventWriterTest, WhatComesMeanwhileGoesTogetherNext) {
     sql.ask("BEGIN; INSERT INTO billing.webhook_events (event_id, type, payload) VALUES ('evt_0', 'x', '')");
     const auto before = postgres->counters().queries;
     for (int number = 0; number < 40; ++number) {
@@ -101,7 +95,7 @@ TEST_F(IntakeTest, WhatComesMeanwhileGoesTogetherNext) {
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.webhook_events"), "40");
 }
 
-TEST_F(IntakeTest, OneThatCannotBeStoredIsNothingToTheOthers) {
+TEST_F(EventWriterTest, OneThatCannotBeStoredIsNothingToTheOthers) {
     for (int number = 0; number < 5; ++number) {
         NewEvent one = event("evt_" + std::to_string(number));
         if (number == 2)
@@ -115,7 +109,7 @@ TEST_F(IntakeTest, OneThatCannotBeStoredIsNothingToTheOthers) {
     EXPECT_EQ(sql.ask("SELECT count(*) FROM billing.webhook_events"), "4");
 }
 
-TEST_F(IntakeTest, NobodyIsToldOfAnEventThatPostgresDidNotTake) {
+TEST_F(EventWriterTest, NobodyIsToldOfAnEventThatPostgresDidNotTake) {
     sql.ask("ALTER FUNCTION billing.stripe_events_store RENAME TO gone");
     come(event("evt_1"));
     come(event("evt_2"));
