@@ -1,4 +1,4 @@
-# Promise (C4, W11): one account has one customer, however many link at once; a customer never moves to another account; an event
+# Promise (C4, W11, A34): one account has one customer, however many link at once; a customer never moves to another account; an event
 # that came before its customer was known is processed when it is, and not lost in between.
 use strict;
 use warnings;

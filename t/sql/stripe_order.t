@@ -1,4 +1,4 @@
-# Promise (W4, W10): events may come in any order, twice, and with looks at Stripe that overtake each other: the end is the same, for
+# Promise (W4, W10, A32): events may come in any order, twice, and with looks at Stripe that overtake each other: the end is the same, for
 # what is subscribed, bought, refunded, disputed and paused.
 use strict;
 use warnings;

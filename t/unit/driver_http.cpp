@@ -68,6 +68,7 @@ TEST_F(DriverHttp, ChunksAreJoinedAndHeadersAreThoseOfTheFinalAnswer) {
     EXPECT_EQ(response.headers.find("none"), "");
 }
 
+// A46: no answer leads us elsewhere.
 TEST_F(DriverHttp, RedirectIsAnAnswerAndTheEnvironmentsProxyIsNotUsed) {
     ::setenv("http_proxy", "http://127.0.0.1:1", 1);
     open();

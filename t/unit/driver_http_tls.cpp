@@ -1,5 +1,5 @@
-// Promise guarded: over TLS only a server whose certificate is trusted and carries its name is spoken to; HTTP/2 serves
-// like HTTP/1.1; OpenSSL's errors are not left lying about for others (nginx) to find.
+// Promise guarded (A43): over TLS only a server whose certificate is trusted and carries its name is spoken to; HTTP/2
+// serves like HTTP/1.1; OpenSSL's errors are not left lying about for others (nginx) to find.
 #include <gtest/gtest.h>
 
 #include <openssl/err.h>
