@@ -26,7 +26,8 @@ struct CreditTaking {
     std::uint32_t units = 0;
     std::uint32_t keep = 0; // of them, or more, if it is paid
     std::uint8_t credit_no = 0;
-    TakingName name; // shared by all types of one decision
+    bool taken = false; // else PostgreSQL is asked, or nobody has heard its answer
+    TakingName name;    // shared by all types of one decision
 };
 
 struct CreditCharge {
@@ -36,12 +37,30 @@ struct CreditCharge {
     std::uint8_t decisions = 0; // that waited for them
     TakingName reservation;     // of the last of them that took some
 
+    // PostgreSQL has said so.
+    void taken(const TakingName& name) noexcept {
+        for (std::uint32_t index = 0; index < count; ++index) {
+            takings[index].taken = takings[index].taken || takings[index].name == name;
+        }
+        reservation = name;
+    }
+
+    bool pending(std::uint64_t account_id) const noexcept {
+        for (std::uint32_t index = 0; index < count; ++index) {
+            if (takings[index].account_id == account_id && !takings[index].taken) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     // Units of this type that the account has paid already in this request.
     std::uint32_t paid(std::uint64_t account_id, std::uint8_t credit_no) const noexcept {
         std::uint32_t sum = 0;
         for (std::uint32_t index = 0; index < count; ++index) {
             const CreditTaking& taking = takings[index];
-            sum += taking.account_id == account_id && taking.credit_no == credit_no ? taking.units : 0;
+            const bool same = taking.account_id == account_id && taking.credit_no == credit_no;
+            sum += same && taking.taken ? taking.units : 0;
         }
         return sum;
     }

@@ -10,6 +10,8 @@ constexpr std::uint64_t k_unknown_ms = 10'000;
 constexpr std::uint64_t k_exhausted_ms = 1000; // a flood of refused requests does not reach PostgreSQL
 constexpr std::int64_t k_recall_ms = 100;      // until other hosts have returned what they hold
 constexpr int k_most_rounds = 5;
+constexpr int k_most_waits = 500;
+constexpr std::int64_t k_wait_ms = 5;
 
 } // namespace
 
@@ -147,6 +149,10 @@ QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, c
 // What the request costs in credits. Whoever leaves while PostgreSQL is asked leaves the takings in the charge, so that
 // the request's end gives them back, arrived or not.
 Task<Decision> Gate::pay_credits(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number) {
+    // Another subrequest of the same request may be about to pay the same.
+    for (int wait = 0; wait < k_most_waits && charge.credits->pending(seen.view.id); ++wait) {
+        co_await sleep_for(reactor_, k_wait_ms);
+    }
     CreditTakings::Ask asked;
     const bool possible = ask_credits(ask, seen, charge, asked);
     if (possible && asked.count == 0) {
@@ -158,7 +164,7 @@ Task<Decision> Gate::pay_credits(Ask ask, Seen seen, Decision decision, Charge& 
     }
     if (answer && answer->taken) {
         table_.count(Counter::credits_taken, asked.count);
-        charge.credits->reservation = asked.name;
+        charge.credits->taken(asked.name);
         co_return decision;
     }
     undo_decision(charge, number);
@@ -184,7 +190,7 @@ bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditT
             const std::uint32_t units = ask.credits[index] - paid;
             asked.wants[asked.count++] = {bound[index].credit_no, units,
                                           rules_[ask.rules_index]->credits[index].hold_seconds};
-            credits.takings[credits.count++] = {seen.view.id, units, units, bound[index].credit_no, asked.name};
+            credits.takings[credits.count++] = {seen.view.id, units, units, bound[index].credit_no, false, asked.name};
         }
     }
     return true;

@@ -20,6 +20,7 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /inner/ { billing_credits logo 2; rewrite ^/inner/(.*)$ /logo/$1 last; }
     location /more/ { billing_credits logo 1; error_page 418 = @more; proxy_intercept_errors on; proxy_pass http://app; }
     location @more { billing_credits logo 3; rewrite ^ /ok break; proxy_pass http://app; }
+    location /includes/ { ssi on; ssi_types *; return 200 '<!--# include virtual="/logo/a" --><!--# include virtual="/logo/b" -->'; }
     location /ssi/ { ssi on; ssi_types application/json; billing_credits logo 1; proxy_pass http://app; }
     location /mirror/ { mirror /shadow; billing_credits logo 2; proxy_pass http://app; }
     location = /shadow { internal; billing_credits logo 5; proxy_pass http://app; }
@@ -66,6 +67,7 @@ cell('G13: an application that hangs up', GET => '/logo/abort', 502, '10/0');
 cell('units from a variable', GET => '/any/x?n=7', 200, '3/7');
 cell('a redirect to a location that costs the same', GET => '/inner/x', 200, '8/2');
 cell('an error page that is dearer takes the difference', GET => '/more/status/418', 200, '7/3');
+cell('two includes of what costs the same pay once', GET => '/includes/x', 200, '8/2');
 cell('a mirror takes nothing', GET => '/mirror/x', 200, '8/2');
 cell('billing_check, for another proxy', GET => '/check/x', 200, '8/2');
 cell('observed, and let through without', GET => '/seen/x', 200, '10/0');
@@ -84,6 +86,10 @@ for my $wrong ('', 0, -1, '1e3', '9999999') {
     my $account = newcomer();
     is $host->get("/any/x?n=$wrong", as($account))->status, 400, "units \"$wrong\" are none";
 }
+my $meagre = newcomer();
+is $host->get('/any/x?n=9', as($meagre))->status, 200, 'one unit is left';
+my $page = $host->get('/includes/x', as($meagre))->body;
+is scalar(() = $page =~ /"code":"INSUFFICIENT_CREDITS"/g), 2, 'K1: of two includes that cost two neither is let through' or diag $page;
 my $options = newcomer();
 is $host->request('OPTIONS', '/logo/x', headers => {as($options)})->status, 200, 'OPTIONS takes nothing';
 is balance($options), 'none', 'and makes no account';
