@@ -99,15 +99,18 @@ CREATE TABLE billing.credit_types (
 );
 
 -- overage: whether units beyond the balance may be taken, to be paid afterwards: never, unless the account has switched it
--- off, or always; at overage_amount (in the currency's smallest unit) each, up to overage_cap of them in a period.
+-- off, or always; at overage_amount (in the currency's smallest unit) each, up to overage_cap of them in a period, told to Stripe
+-- as events of overage_meter.
 CREATE TABLE billing.plan_credits (
     plan_no        smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
     credit_no      smallint NOT NULL REFERENCES billing.credit_types,
     quantity       bigint NOT NULL CHECK (quantity >= 0),
-    overage        text NOT NULL DEFAULT 'none' CHECK (overage IN ('none', 'opt_in', 'always')),
+    overage        text NOT NULL DEFAULT 'none' CHECK (overage IN ('none', 'switchable', 'always')),
     overage_amount numeric(20, 6) CHECK (overage_amount >= 0),
-    overage_cap    bigint CHECK (overage_cap >= 0),
-    PRIMARY KEY (plan_no, credit_no)
+    overage_cap    bigint CHECK (overage_cap > 0),
+    overage_meter  text COLLATE "C" CHECK (overage_meter ~ '^[!-~]{1,100}$'),
+    PRIMARY KEY (plan_no, credit_no),
+    CONSTRAINT plan_credits_overage_amount CHECK ((overage = 'none') = (overage_amount IS NULL))
 );
 
 CREATE TABLE billing.packs (
@@ -152,7 +155,7 @@ CREATE TABLE billing.accounts (
     maintenance        text NOT NULL DEFAULT 'none' CHECK (maintenance IN ('none', 'payment', 'operator')),
     write_enabled      boolean NOT NULL DEFAULT true,
     billing_enforced   boolean NOT NULL DEFAULT false,
-    overage_opt_in     boolean NOT NULL DEFAULT false,
+    overage_on         boolean NOT NULL DEFAULT true, -- its own switch, where its plan leaves it one
     grace_until        billing.moment,
     trial_end          billing.moment,
     period_start       billing.moment,
@@ -201,11 +204,13 @@ CREATE TABLE billing.credit_balances (
     remaining      bigint NOT NULL DEFAULT 0 CHECK (remaining >= 0),
     used           bigint NOT NULL DEFAULT 0 CHECK (used >= 0),
     overage        bigint NOT NULL DEFAULT 0 CHECK (overage >= 0),
+    charged        bigint NOT NULL DEFAULT 0, -- of overage: is in usage_charges by now, and stays there
     period_seq     bigint NOT NULL DEFAULT 0,
     period_start   timestamptz,
     period_end     timestamptz,
     last_refill_at timestamptz,
-    PRIMARY KEY (account_id, credit_no)
+    PRIMARY KEY (account_id, credit_no),
+    CONSTRAINT credit_balances_charged CHECK (charged BETWEEN 0 AND overage)
 ) WITH (fillfactor = 70);
 
 CREATE TABLE billing.credit_ledger (

@@ -40,11 +40,11 @@ BEGIN
         RAISE EXCEPTION 'ent_version of account % cannot go back', OLD.external_id USING ERRCODE = '55000';
     END IF;
     IF NEW.ent_version = OLD.ent_version
-       AND ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.write_enabled, NEW.billing_enforced, NEW.overage_opt_in,
+       AND ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.write_enabled, NEW.billing_enforced, NEW.overage_on,
                NEW.grace_until, NEW.trial_end, NEW.period_end, NEW.cancel_at, NEW.cycle_anchor, NEW.zone,
                NEW.deleted_at IS NULL)
            IS DISTINCT FROM
-           ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.write_enabled, OLD.billing_enforced, OLD.overage_opt_in,
+           ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.write_enabled, OLD.billing_enforced, OLD.overage_on,
                OLD.grace_until, OLD.trial_end, OLD.period_end, OLD.cancel_at, OLD.cycle_anchor, OLD.zone,
                OLD.deleted_at IS NULL) THEN
         NEW.ent_version := OLD.ent_version + 1;
@@ -116,7 +116,7 @@ CREATE FUNCTION billing.audit_view(a billing.accounts) RETURNS jsonb LANGUAGE sq
     SET search_path = billing, pg_temp AS
 $$ SELECT jsonb_build_object('plan', (SELECT plan_key FROM plans WHERE plan_no = a.plan_no), 'status', a.status,
         'maintenance', a.maintenance, 'write_enabled', a.write_enabled, 'billing_enforced', a.billing_enforced,
-        'overage_opt_in', a.overage_opt_in, 'grace_until', a.grace_until, 'trial_end', a.trial_end,
+        'overage_on', a.overage_on, 'grace_until', a.grace_until, 'trial_end', a.trial_end,
         'cancel_at', a.cancel_at, 'zone', a.zone, 'deleted', a.deleted_at IS NOT NULL) $$;
 
 CREATE FUNCTION billing.accounts_audit() RETURNS trigger LANGUAGE plpgsql
@@ -136,10 +136,10 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER accounts_audit AFTER UPDATE ON billing.accounts FOR EACH ROW
-    WHEN (ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.write_enabled, NEW.billing_enforced, NEW.overage_opt_in,
+    WHEN (ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.write_enabled, NEW.billing_enforced, NEW.overage_on,
               NEW.grace_until, NEW.trial_end, NEW.cancel_at, NEW.zone, NEW.deleted_at IS NULL)
           IS DISTINCT FROM
-          ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.write_enabled, OLD.billing_enforced, OLD.overage_opt_in,
+          ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.write_enabled, OLD.billing_enforced, OLD.overage_on,
               OLD.grace_until, OLD.trial_end, OLD.cancel_at, OLD.zone, OLD.deleted_at IS NULL))
     EXECUTE FUNCTION billing.accounts_audit();
 

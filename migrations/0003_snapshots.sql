@@ -69,7 +69,7 @@ CREATE VIEW billing.account_snapshots AS
         || '","stamp":"' || billing.stamp_text(e.base | a.ent_version)
         || '","plan":' || a.plan_no || ',"status":"' || a.status
         || '","write_enabled":' || a.write_enabled::text || ',"maintenance":"' || a.maintenance
-        || '","enforced":' || a.billing_enforced::text || ',"overage":' || a.overage_opt_in::text
+        || '","enforced":' || a.billing_enforced::text || ',"overage_on":' || a.overage_on::text
         || ',"deleted":' || (a.deleted_at IS NOT NULL)::text
         || ',"grace_until":' || coalesce(billing.unix(a.grace_until)::text, 'null')
         || ',"trial_end":' || coalesce(billing.unix(a.trial_end)::text, 'null')

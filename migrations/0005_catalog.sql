@@ -28,6 +28,16 @@ BEGIN
     RETURN value::numeric::bigint;
 END $$;
 
+-- What one unit costs in the currency's smallest unit: "40", "0.25".
+CREATE FUNCTION billing.catalog_rate(value jsonb, path text) RETURNS numeric LANGUAGE plpgsql IMMUTABLE
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF jsonb_typeof(value) IS DISTINCT FROM 'string' OR (value #>> '{}') !~ '^\d{1,12}(\.\d{1,6})?$' THEN
+        RAISE EXCEPTION 'catalog: % must be an amount, as "40" or "0.25"', path USING ERRCODE = '22023';
+    END IF;
+    RETURN (value #>> '{}')::numeric;
+END $$;
+
 -- The members of an object; absent is empty, anything but an object is refused.
 CREATE FUNCTION billing.catalog_members(object jsonb, path text) RETURNS TABLE (key text, value jsonb)
     LANGUAGE plpgsql IMMUTABLE SET search_path = billing, pg_temp AS $$
@@ -75,6 +85,20 @@ CREATE FUNCTION billing.catalog_amounts(plan jsonb, path text) RETURNS TABLE (ke
     SELECT q.key || ':' || w.key, w.value, catalog_amounts.path || '.' || q.key || '.' || w.key
         FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q
         CROSS JOIN LATERAL catalog_members(CASE WHEN jsonb_typeof(q.value) = 'object' THEN q.value END, '') w
+$$;
+
+-- What a plan gives of credits: 50, or {"quantity": 50, "overage": {"amount": "40", "cap": 1000, "always": true, "meter": "NAME"}}.
+CREATE FUNCTION billing.catalog_credits(plan jsonb, path text)
+    RETURNS TABLE (key text, quantity bigint, overage text, amount numeric, cap bigint, meter text)
+    LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
+    SELECT c.key, catalog_number(CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'quantity' ELSE c.value END, p.path),
+           CASE WHEN o.value IS NULL THEN 'none' WHEN o.value -> 'always' = 'true' THEN 'always' ELSE 'switchable' END,
+           CASE WHEN o.value IS NOT NULL THEN catalog_rate(o.value -> 'amount', p.path || '.overage.amount') END,
+           CASE WHEN o.value ? 'cap' THEN catalog_number(o.value -> 'cap', p.path || '.overage.cap') END,
+           o.value ->> 'meter'
+        FROM catalog_members(plan -> 'credits', catalog_credits.path) c
+        CROSS JOIN LATERAL (SELECT catalog_credits.path || '.' || c.key) p(path)
+        CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'overage' END) o(value)
 $$;
 
 -- Features, limits, rates and credit types: named in the document, or kept while something still refers to them.
@@ -181,14 +205,16 @@ BEGIN
     DELETE FROM plan_credits pc USING plans p, credit_types t WHERE p.plan_no = pc.plan_no
         AND t.credit_no = pc.credit_no AND document -> 'plans' ? p.plan_key
         AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'credits' ? t.credit_key, false);
-    INSERT INTO plan_credits AS pc (plan_no, credit_no, quantity)
-        SELECT p.plan_no, t.credit_no, catalog_number(c.value, 'plans.' || m.key || '.credits.' || c.key)
+    INSERT INTO plan_credits AS pc (plan_no, credit_no, quantity, overage, overage_amount, overage_cap, overage_meter)
+        SELECT p.plan_no, t.credit_no, x.quantity, x.overage, x.amount, x.cap, x.meter
         FROM catalog_members(document -> 'plans', 'plans') m
         JOIN plans p ON p.plan_key = m.key
-        CROSS JOIN LATERAL catalog_members(m.value -> 'credits', 'plans.' || m.key || '.credits') c
-        JOIN credit_types t ON t.credit_key = c.key
-        ON CONFLICT (plan_no, credit_no) DO UPDATE SET quantity = excluded.quantity
-        WHERE pc.quantity <> excluded.quantity;
+        CROSS JOIN LATERAL catalog_credits(m.value, 'plans.' || m.key || '.credits') x
+        JOIN credit_types t ON t.credit_key = x.key
+        ON CONFLICT (plan_no, credit_no) DO UPDATE SET quantity = excluded.quantity, overage = excluded.overage,
+            overage_amount = excluded.overage_amount, overage_cap = excluded.overage_cap, overage_meter = excluded.overage_meter
+        WHERE ROW(pc.quantity, pc.overage, pc.overage_amount, pc.overage_cap, pc.overage_meter) IS DISTINCT FROM
+            ROW(excluded.quantity, excluded.overage, excluded.overage_amount, excluded.overage_cap, excluded.overage_meter);
 END $$;
 
 -- Prices and packs. A price id belongs to one plan; an id may be absent until it exists at Stripe.

@@ -30,7 +30,7 @@ CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql 
         'account', a.external_id, 'id', a.id, 'plan', p.plan_key, 'plan_name', p.display_name, 'status', a.status,
         'stamp', stamp_text(m.epoch::bigint << 40 | a.ent_version), 'version', a.ent_version,
         'write_enabled', a.write_enabled, 'maintenance', a.maintenance, 'billing_enforced', a.billing_enforced,
-        'overage_opt_in', a.overage_opt_in, 'deleted', a.deleted_at IS NOT NULL,
+        'overage_on', a.overage_on, 'deleted', a.deleted_at IS NOT NULL,
         'email', a.email, 'name', a.name, 'stripe_customer_id', a.stripe_customer_id,
         'grace_until', iso(a.grace_until), 'trial_end', iso(a.trial_end), 'period_start', iso(a.period_start),
         'period_end', iso(a.period_end), 'cancel_at', iso(a.cancel_at), 'cycle_anchor', iso(a.cycle_anchor), 'zone', a.zone,
@@ -105,7 +105,7 @@ BEGIN
                 IF c.type <> 'string' OR c.text NOT IN ('none', 'payment', 'operator') THEN
                     PERFORM account_refuse('maintenance must be none, payment or operator, not ' || c.value::text);
                 END IF;
-            WHEN c.key IN ('write_enabled', 'billing_enforced') THEN
+            WHEN c.key IN ('write_enabled', 'billing_enforced', 'overage_on') THEN
                 IF c.type <> 'boolean' THEN
                     PERFORM account_refuse(c.key || ' must be true or false, not ' || c.value::text);
                 END IF;
@@ -170,6 +170,7 @@ BEGIN
         write_enabled = CASE WHEN c ? 'write_enabled' THEN (c ->> 'write_enabled')::boolean ELSE a.write_enabled END,
         billing_enforced = CASE WHEN c ? 'billing_enforced' THEN (c ->> 'billing_enforced')::boolean
                            ELSE a.billing_enforced END,
+        overage_on = CASE WHEN c ? 'overage_on' THEN (c ->> 'overage_on')::boolean ELSE a.overage_on END,
         grace_until = CASE WHEN c ? 'grace_until' THEN account_time(c -> 'grace_until', 'grace_until') ELSE a.grace_until END,
         cycle_anchor = CASE WHEN c ? 'cycle_anchor' THEN account_time(c -> 'cycle_anchor', 'cycle_anchor')
                        ELSE a.cycle_anchor END,

@@ -51,6 +51,7 @@ BEGIN
         b.remaining := 0;
         b.used := 0;
         b.overage := 0;
+        b.charged := 0;
         b.period_seq := 0;
         b.bought := 0;
         b.owed := 0;
@@ -63,26 +64,43 @@ CREATE FUNCTION billing.credit_save(b billing.credit_balances) RETURNS void LANG
 BEGIN
     INSERT INTO credit_balances SELECT (b).*
         ON CONFLICT (account_id, credit_no) DO UPDATE SET allocated = excluded.allocated, remaining = excluded.remaining,
-            used = excluded.used, overage = excluded.overage, period_seq = excluded.period_seq,
+            used = excluded.used, overage = excluded.overage, charged = excluded.charged, period_seq = excluded.period_seq,
             period_start = excluded.period_start, period_end = excluded.period_end,
             last_refill_at = excluded.last_refill_at, bought = excluded.bought, one_time_left = excluded.one_time_left,
             plan_no = excluded.plan_no, owed = excluded.owed;
 END $$;
 
--- One movement: ledger row, balance and audit row, or, if its key is known, nothing at all. p_key gets the type appended.
+-- The balance as a new period begins. credit_move saves it, and charges for what was taken beyond the last one's.
+CREATE FUNCTION billing.credit_anew(b billing.credit_balances) RETURNS billing.credit_balances LANGUAGE plpgsql IMMUTABLE
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    b.used := 0;
+    b.overage := 0;
+    b.charged := 0;
+    b.owed := 0;
+    b.period_seq := b.period_seq + 1;
+    RETURN b;
+END $$;
+
+-- One movement: ledger row, balance and audit row, or, if its key is known, nothing at all. p_key gets the type appended. One that
+-- begins a period closes the last: its overage is charged, and the row's metadata name it.
 CREATE FUNCTION billing.credit_move(b billing.credit_balances, p_action text, p_quantity bigint, p_key text, p_invoice text,
         p_reason text, p_metadata jsonb) RETURNS boolean
     LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_type text := (SELECT t.credit_key FROM credit_types t WHERE t.credit_no = b.credit_no);
-    v_was  credit_balances := credit_balance(b.account_id, b.credit_no);
+    v_type   text := (SELECT t.credit_key FROM credit_types t WHERE t.credit_no = b.credit_no);
+    v_was    credit_balances := credit_balance(b.account_id, b.credit_no);
+    v_closes boolean := b.period_seq > v_was.period_seq AND v_was.overage > 0;
 BEGIN
     INSERT INTO credit_ledger (account_id, credit_no, action, quantity, balance_after, idem_key, invoice_id, reason, metadata)
         VALUES (b.account_id, b.credit_no, p_action, p_quantity, b.remaining, p_key || ':' || v_type, p_invoice, p_reason,
-                jsonb_strip_nulls(p_metadata))
+                jsonb_strip_nulls(p_metadata || jsonb_build_object('overage', CASE WHEN v_closes THEN v_was.overage END)))
         ON CONFLICT ON CONSTRAINT credit_ledger_once DO NOTHING;
     IF NOT FOUND THEN
         RETURN false;
+    END IF;
+    IF v_closes THEN
+        PERFORM overage_charge(v_was, (SELECT a.plan_no FROM accounts a WHERE a.id = b.account_id));
     END IF;
     PERFORM credit_save(b);
     INSERT INTO audit_log (account_id, actor, action, before, after, invoice_id)
@@ -162,11 +180,8 @@ BEGIN
             OR v_policy = 'reset' AND (v_first OR v_changes);
         IF v_anew THEN
             v_new := coalesce(c.quantity, 0);
+            b := credit_anew(b);
             b.allocated := v_new;
-            b.used := 0;
-            b.overage := 0;
-            b.owed := 0;
-            b.period_seq := b.period_seq + 1;
         ELSIF v_policy = 'prorate' AND v_changes AND (b.one_time_left IS NOT NULL OR b.allocated = 0) THEN
             b := credit_prorate(b, coalesce(c.quantity, 0), p_at);
             v_new := b.remaining - b.bought;
@@ -195,7 +210,7 @@ BEGIN
                     THEN format('alloc:%s:%s:%s', s.subscription_id, unix(v_start), v_plan)
                     ELSE format('plan:%s:%s', s.subscription_id, gen_random_uuid()) END,
                 NULL, CASE WHEN v_first THEN 'subscription began' ELSE 'plan changed' END,
-                jsonb_build_object('lapsed', v_part, 'carried', b.bought, 'overage', v_was.overage));
+                jsonb_build_object('lapsed', v_part, 'carried', b.bought));
         ELSIF v_new <> v_part THEN
             PERFORM credit_move(b, CASE WHEN v_new > v_part THEN 'allocate' ELSE 'adjust' END, v_new - v_part,
                 CASE WHEN v_first OR v_policy <> 'prorate'
@@ -217,15 +232,12 @@ CREATE FUNCTION billing.credit_refill(b billing.credit_balances, p_quantity bigi
 DECLARE
     v_part bigint := b.remaining - b.bought;
     v_more jsonb := jsonb_build_object('lapsed', CASE WHEN NOT p_rollover THEN v_part END, 'rolled', CASE WHEN p_rollover
-                        THEN v_part END, 'carried', b.bought, 'overage', b.overage, 'period', unix(p_start));
+                        THEN v_part END, 'carried', b.bought, 'period', unix(p_start));
 BEGIN
+    b := credit_anew(b);
     b.one_time_left := coalesce(b.one_time_left, v_part);
     b.allocated := p_quantity;
-    b.used := 0;
-    b.overage := 0;
-    b.owed := 0;
     b.remaining := p_quantity + b.bought + CASE WHEN p_rollover THEN v_part ELSE 0 END;
-    b.period_seq := b.period_seq + 1;
     b.period_start := p_start;
     b.period_end := p_end;
     b.last_refill_at := clock_timestamp();
@@ -353,7 +365,7 @@ DECLARE
     v_part  bigint;
     v_new   bigint;
     v_key   text;
-    v_over  bigint;
+    v_over  bigint; -- of the period, which this closes
     b       credit_balances;
 BEGIN
     FOR b IN SELECT x.* FROM credit_balances x WHERE x.account_id = p_account_id AND x.one_time_left IS NOT NULL
@@ -367,13 +379,12 @@ BEGIN
         END IF;
         IF p_ended >= b.period_end THEN
             v_new := b.one_time_left;
+            v_over := b.overage;
+            b := credit_anew(b);
             b.allocated := greatest(v_new, coalesce((SELECT l.quantity FROM credit_ledger l JOIN credit_types t USING (credit_no)
                 WHERE l.account_id = p_account_id AND l.credit_no = b.credit_no
                   AND l.idem_key = 'alloc:free:' || t.credit_key), 0));
             b.used := b.allocated - v_new;
-            v_over := b.overage;
-            b.overage := 0;
-            b.period_seq := b.period_seq + 1;
             b.period_start := NULL;
             b.period_end := NULL;
         ELSE
@@ -386,8 +397,7 @@ BEGIN
         IF v_new = v_part AND v_over = 0 THEN
             PERFORM credit_save(b);
         ELSE
-            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended',
-                jsonb_build_object('overage', nullif(v_over, 0)));
+            PERFORM credit_move(b, 'adjust', v_new - v_part, v_key, NULL, 'subscription ended', '{}');
         END IF;
     END LOOP;
 END $$;

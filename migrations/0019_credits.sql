@@ -6,7 +6,7 @@
 -- time, and a taking that was given back before it arrived is never taken. While it is not decided there is a row in
 -- credit_holds; one that nobody decides is given back when its time is over (credits_sweep).
 -- What the plan gave is spent before what was bought; what goes back goes where it came from, the last taken first. What a
--- plan gave in a period that has been closed since does not come back; the ledger says so.
+-- plan gave in a period that has been closed since does not come back, nor overage that is charged for; the ledger says so.
 --
 -- Lock order: credit_balances by (account, type), then credit_holds by (account, name, type).
 
@@ -29,7 +29,7 @@ CREATE INDEX credit_holds_expires_at ON billing.credit_holds (expires_at);
 CREATE FUNCTION billing.credit_room(b billing.credit_balances) RETURNS bigint LANGUAGE plpgsql STABLE
     SET search_path = billing, pg_temp AS $$
 BEGIN
-    RETURN (SELECT CASE WHEN pc.overage = 'always' OR pc.overage = 'opt_in' AND a.overage_opt_in
+    RETURN (SELECT CASE WHEN pc.overage = 'always' OR pc.overage = 'switchable' AND a.overage_on
                         THEN greatest(0, coalesce(pc.overage_cap, 4611686018427387904) - b.overage) ELSE 0 END -- 2^62
             FROM accounts a JOIN plan_credits pc ON pc.plan_no = a.plan_no AND pc.credit_no = b.credit_no
             WHERE a.id = b.account_id);
@@ -194,10 +194,11 @@ DECLARE
     v_seq    bigint;
     v_units  bigint;
     v_closed bigint := 0;
+    v_last   bigint; -- its row of the ledger
 BEGIN
     SELECT coalesce(sum(-l.quantity - l.from_bought) FILTER (WHERE l.action = 'deduct'), 0), coalesce(sum(l.from_bought), 0),
-           coalesce(sum(-l.quantity) FILTER (WHERE l.action = 'overage'), 0), max(l.period_seq)
-        INTO v_plan, v_bought, v_over, v_seq
+           coalesce(sum(-l.quantity) FILTER (WHERE l.action = 'overage'), 0), max(l.period_seq), max(l.id)
+        INTO v_plan, v_bought, v_over, v_seq, v_last
         FROM credit_ledger l WHERE l.account_id = p_account_id AND l.idem_key IN ('take:' || v_key, 'over:' || v_key);
     v_units := greatest(0, v_plan + v_bought + v_over - p_keep);
     IF v_units = 0 AND v_seq IS NOT NULL THEN
@@ -209,6 +210,11 @@ BEGIN
     b.bought := b.bought + v_bought;
     b.remaining := b.remaining + v_bought;
     IF v_seq = b.period_seq THEN
+        IF v_last < (SELECT max(c.before_row) FROM usage_charges c WHERE c.account_id = p_account_id AND c.credit_no = p_credit_no
+                         AND c.period_seq = v_seq) THEN -- is charged for already: a change of plan came between
+            v_closed := v_over;
+            v_over := 0;
+        END IF;
         b.remaining := b.remaining + v_plan;
         b.used := b.used - v_plan - v_bought;
         b.overage := b.overage - v_over;

@@ -64,7 +64,8 @@ private:
 };
 
 struct SetOptions {
-    std::string account, plan, status, writes, maintenance, enforced, grace_until, cycle_anchor, zone, email, name;
+    std::string account, plan, status, writes, maintenance, enforced, overage, grace_until, cycle_anchor, zone, email,
+        name;
     std::vector<std::string> features, limits;
 
     Result<std::string> changes() const {
@@ -97,6 +98,9 @@ struct SetOptions {
         }
         if (!enforced.empty()) {
             changes.flag("billing_enforced", enforced);
+        }
+        if (!overage.empty()) {
+            changes.flag("overage_on", overage);
         }
         for (const auto& feature : features) {
             if (!changes.entry("features", feature)) {
@@ -140,6 +144,9 @@ void add_account(CLI::App& app, CommandOptions& options, int& code) {
     set->add_option("--maintenance", given.maintenance, "Read-only mode")
         ->check(CLI::IsMember({"none", "payment", "operator"}));
     set->add_option("--enforced", given.enforced, "Refuse once the grace has ended")
+        ->check(CLI::IsMember({"on", "off"}));
+    set->add_option("--overage", given.overage,
+                    "Units beyond the plan's, to be paid afterwards, where the plan leaves it open")
         ->check(CLI::IsMember({"on", "off"}));
     set->add_option("--grace-until", given.grace_until, "When the grace ends, as 2030-01-31T00:00:00Z, or none");
     set->add_option(

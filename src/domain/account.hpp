@@ -108,7 +108,7 @@ struct Snapshot {
     Maintenance maintenance = Maintenance::none;
     bool write_enabled = true;
     bool enforced = false;
-    bool overage = false;
+    bool overage_on = true; // its own switch, where its plan leaves it one
     bool deleted = false;
     std::optional<std::int64_t> grace_until;
     std::optional<std::int64_t> trial_end;

@@ -1,9 +1,9 @@
 #include "domain/catalog_file.hpp"
 
+#include "domain/amounts.hpp"
 #include "domain/file_judge.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -148,8 +148,40 @@ private:
             if (!file_.credits_.contains(key)) {
                 problem(where, "is not declared; declared: " + join(file_.credits_));
             }
-            amount(value, where, false);
+            if (!json_is_object(value)) {
+                amount(value, where, false);
+                return;
+            }
+            known_members(value, where, {"quantity", "overage"});
+            amount(json_object_get(value, "quantity"), where + ".quantity", false);
+            if (const json_t* beyond = json_object_get(value, "overage"); beyond != nullptr) {
+                overage(beyond, where + ".overage");
+            }
         });
+    }
+
+    // What units beyond the plan's cost, and how many there may be.
+    void overage(const json_t* value, const std::string& path) {
+        if (!json_is_object(value)) {
+            problem(path, "must be an object with an amount");
+            return;
+        }
+        known_members(value, path, {"amount", "cap", "always", "meter"});
+        if (!valid_unit_price(text_member(value, "amount").value_or(""))) {
+            problem(path + ".amount",
+                    "must be what one unit costs in the currency's smallest unit, as \"40\" for 0.40 or "
+                    "\"0.5\", in quotes, with up to 12 digits and 6 decimals");
+        }
+        if (json_object_get(value, "cap") != nullptr && integer_member(value, "cap").value_or(0) < 1) {
+            problem(path + ".cap", "must be a whole number from 1; leave it out for no cap");
+        }
+        yes_or_no(json_object_get(value, "always"), path + ".always");
+        const auto meter = text_member(value, "meter").value_or("");
+        if (json_object_get(value, "meter") != nullptr &&
+            (meter.empty() || meter.size() > 100 ||
+             !std::all_of(meter.begin(), meter.end(), [](char c) { return c > ' ' && c <= '~'; }))) {
+            problem(path + ".meter", "must be the event name of a meter at Stripe, of 1-100 printable characters");
+        }
     }
 
     void plan_quotas(const json_t* object, const std::string& path) {
@@ -357,22 +389,6 @@ private:
     std::map<std::string, std::string, std::less<>> prices_; // id -> path
     std::size_t limits_ = 0;
 };
-
-std::optional<RateAmount> parse_rate(std::string_view text) noexcept {
-    const auto slash = text.find('/');
-    if (slash == std::string_view::npos) {
-        return std::nullopt;
-    }
-    RateAmount rate;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + slash, rate.count);
-    const auto seconds = parse_duration(text.substr(slash + 1));
-    if (problem != std::errc{} || end != text.data() + slash || rate.count < 0 || rate.count > k_most_rate_count ||
-        !seconds || *seconds > k_most_rate_seconds) {
-        return std::nullopt;
-    }
-    rate.seconds = *seconds;
-    return rate;
-}
 
 Result<CatalogFile> CatalogFile::parse(std::string_view text) {
     auto parsed = parse_json(text);

@@ -7,7 +7,6 @@
 #include "domain/result.hpp"
 
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -55,8 +54,5 @@ private:
     std::set<std::string, std::less<>> credits_;
     std::set<std::string, std::less<>> attributes_;
 };
-
-// "10/min", "100/10s", "5000/1d".
-std::optional<RateAmount> parse_rate(std::string_view text) noexcept;
 
 } // namespace billing

@@ -105,7 +105,7 @@ Result<Snapshot> read_snapshot(std::string_view body) {
     snapshot.maintenance = *maintenance;
     snapshot.write_enabled = true_member(root, "write_enabled");
     snapshot.enforced = true_member(root, "enforced");
-    snapshot.overage = true_member(root, "overage");
+    snapshot.overage_on = true_member(root, "overage_on");
     snapshot.deleted = true_member(root, "deleted");
     snapshot.grace_until = integer_member(root, "grace_until");
     snapshot.trial_end = integer_member(root, "trial_end");

@@ -127,4 +127,12 @@ std::string_view Input::text(std::initializer_list<std::string_view> names) cons
     return {};
 }
 
+std::optional<bool> Input::flag(std::string_view name) const noexcept {
+    const std::string_view said = text({name});
+    if (said == "true" || said == "on") {
+        return true;
+    }
+    return said == "false" || said == "off" ? std::optional{false} : std::nullopt;
+}
+
 } // namespace billing

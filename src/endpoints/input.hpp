@@ -5,6 +5,7 @@
 #include "endpoints/exchange.hpp"
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,6 +21,8 @@ public:
 
     // The first of these names that is there and not empty, or "". The body goes before the query.
     std::string_view text(std::initializer_list<std::string_view> names) const noexcept;
+    // true or false, also on or off; nothing: it is not there, or none of these.
+    std::optional<bool> flag(std::string_view name) const noexcept;
 
 private:
     std::vector<std::pair<std::string, std::string>> members_;

@@ -39,6 +39,7 @@ public:
             inbox_postgres_.emplace(reactor, config);
             stripe_.emplace(reactor, *settings.stripe);
             inbox_.emplace(reactor, *inbox_postgres_, *stripe_, received_, settings.inbox);
+            overage_.emplace(reactor, *inbox_postgres_, *stripe_);
             reconcile_.emplace(reactor, *inbox_postgres_, *stripe_, settings.inbox.livemode, look_settings(settings));
             purge_.emplace(reactor, *inbox_postgres_, settings.keep_payloads_s);
         }
@@ -61,6 +62,7 @@ public:
             scope_.spawn(inbox_->run());
             scope_.spawn(reconcile_->run());
             scope_.spawn(purge_->run());
+            scope_.spawn(overage_->run());
         }
     }
 
@@ -116,6 +118,7 @@ private:
     std::optional<Inbox> inbox_;
     std::optional<ReconcileSchedule> reconcile_;
     std::optional<StripePurge> purge_;
+    std::optional<OverageReporter> overage_;
 };
 
 HostJobs::HostJobs(Reactor& reactor, Shared shared, Settings settings)

@@ -1,6 +1,6 @@
 // The background work of a host, done by whichever worker holds the lease in shared memory: publish changes, follow the
 // change stream, flush usage, process Stripe's events, reconcile with Stripe, give
-// back credits that nobody decided. Every worker owns one and tries for the
+// back credits that nobody decided, report overage to Stripe. Every worker owns one and tries for the
 // lease; losing or giving it up stops the work where it waits.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "jobs/change_reader.hpp"
 #include "jobs/credit_sweeper.hpp"
 #include "jobs/inbox.hpp"
+#include "jobs/overage_reporter.hpp"
 #include "jobs/publisher.hpp"
 #include "jobs/reconcile_schedule.hpp"
 #include "jobs/stripe_purge.hpp"

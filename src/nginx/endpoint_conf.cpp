@@ -23,6 +23,8 @@ const char* name_of(EndpointKind kind) noexcept {
         return "billing_metrics";
     case EndpointKind::credits_api:
         return "billing_credits_api";
+    case EndpointKind::settings:
+        return "billing_settings";
     case EndpointKind::none:
         break;
     }
@@ -86,6 +88,9 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     conf.settings.pages.public_url = conf.public_url.value_or("");
     if (conf.kind == EndpointKind::upgrade) {
         return check_upgrade(cf, conf, main);
+    }
+    if (conf.kind == EndpointKind::settings) {
+        return NGX_CONF_OK;
     }
     if (!main.stripe) {
         return NGX_CONF_OK; // leads nowhere
@@ -160,7 +165,7 @@ char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
         conf.settings.create_accounts = loc.unknown_account != UnknownAccount::deny;
         return NGX_CONF_OK;
     }
-    if (!main.stripe && conf.kind != EndpointKind::upgrade) {
+    if (!main.stripe && conf.kind != EndpointKind::upgrade && conf.kind != EndpointKind::settings) {
         warn(cf, conf.place, "there is no billing_stripe: this location will answer 503");
     }
     if (conf.kind != EndpointKind::webhook) {

@@ -1,5 +1,5 @@
-// What the configuration says of our own locations: checkout, portal, upgrade, webhook, metrics, and where the pages
-// around them are. Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
+// What the configuration says of our own locations: checkout, portal, settings, upgrade, webhook, metrics, and where
+// the pages around them are. Filled by endpoint_directives.cpp, inherited and completed when levels are merged.
 #pragma once
 
 #include "nginx/ngx.hpp"
@@ -14,7 +14,7 @@
 
 namespace billing {
 
-enum class EndpointKind : std::uint8_t { none, checkout, portal, upgrade, webhook, metrics, credits_api };
+enum class EndpointKind : std::uint8_t { none, checkout, portal, upgrade, webhook, metrics, credits_api, settings };
 
 // Where a server's checkout and portal are; "" for none, and for those without a fixed address.
 struct EndpointPaths {

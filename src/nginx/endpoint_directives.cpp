@@ -280,6 +280,10 @@ char* set_credits_api(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::credits_api); });
 }
 
+char* set_settings(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::settings); });
+}
+
 char* set_metrics(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::metrics); });
 }

@@ -4,6 +4,7 @@
 #include "endpoints/credits_api.hpp"
 #include "endpoints/metrics.hpp"
 #include "endpoints/portal.hpp"
+#include "endpoints/switches.hpp"
 #include "endpoints/upgrade.hpp"
 #include "endpoints/webhook.hpp"
 #include "gate/problem.hpp"
@@ -104,6 +105,8 @@ Task<Response> work_for(EndpointKind kind, Request request, Services& services, 
         return webhook(std::move(request), services, settings);
     case EndpointKind::credits_api:
         return credits_api(std::move(request), services, settings);
+    case EndpointKind::settings:
+        return switches(std::move(request), services, settings);
     case EndpointKind::none:
         break;
     }
@@ -224,6 +227,9 @@ struct Methods {
 Methods methods_of(EndpointKind kind) noexcept {
     if (kind == EndpointKind::metrics) {
         return {NGX_HTTP_GET | NGX_HTTP_HEAD, "GET, HEAD, OPTIONS"};
+    }
+    if (kind == EndpointKind::settings) {
+        return {NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_POST, "GET, HEAD, POST, OPTIONS"};
     }
     return {NGX_HTTP_POST, "POST, OPTIONS"};
 }

@@ -41,7 +41,16 @@ Statement statement_of(const CreditCall& call) {
 
 Task<Json> CreditCalls::call(CreditCall call) {
     Statement statement = statement_of(call);
-    PgResult result = co_await postgres_.query(statement.sql, std::move(statement.parameters));
+    co_return co_await ask(statement.sql, std::move(statement.parameters));
+}
+
+Task<Json> CreditCalls::overage(std::string account, std::optional<bool> on, std::string actor) {
+    PgParams parameters(account, on, actor);
+    co_return co_await ask("SELECT billing.overage_settings($1, $2, $3)::text", std::move(parameters));
+}
+
+Task<Json> CreditCalls::ask(std::string_view sql, PgParams parameters) {
+    PgResult result = co_await postgres_.query(sql, std::move(parameters));
     if (!result) {
         co_return Json{};
     }

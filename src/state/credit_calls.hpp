@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace billing {
 
@@ -33,7 +34,13 @@ public:
     // asked, or its answer was lost; the same call may be made again. Any process.
     Task<Json> call(CreditCall call);
 
+    // What an account's switch of overage stands at, after having been set to `on` by `actor`, if it is given: an
+    // object; a refusal has "code" and "error". Null as above.
+    Task<Json> overage(std::string account, std::optional<bool> on, std::string actor);
+
 private:
+    Task<Json> ask(std::string_view sql, PgParams parameters);
+
     Postgres& postgres_;
 };
 

@@ -18,7 +18,7 @@ std::uint8_t flags_of(const Snapshot& snapshot) noexcept {
     flags |= snapshot.maintenance == Maintenance::operator_hold ? AccountFlags::k_maintenance_operator : 0U;
     flags |= snapshot.write_enabled ? 0U : AccountFlags::k_write_disabled;
     flags |= snapshot.enforced ? AccountFlags::k_enforced : 0U;
-    flags |= snapshot.overage ? AccountFlags::k_overage : 0U;
+    flags |= snapshot.overage_on ? AccountFlags::k_overage_on : 0U;
     flags |= snapshot.deleted ? AccountFlags::k_deleted : 0U;
     return static_cast<std::uint8_t>(flags);
 }

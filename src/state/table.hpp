@@ -40,7 +40,7 @@ struct AccountFlags {
     static constexpr std::uint8_t k_maintenance_operator = 2;
     static constexpr std::uint8_t k_write_disabled = 4;
     static constexpr std::uint8_t k_enforced = 8;
-    static constexpr std::uint8_t k_overage = 16;
+    static constexpr std::uint8_t k_overage_on = 16;
     static constexpr std::uint8_t k_deleted = 32;
 };
 

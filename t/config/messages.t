@@ -150,6 +150,9 @@ my @mistakes = (
     ['checkout that leads nowhere', "$whole billing_stripe key=sk_test_canary-7f3a;", 'billing_account $remote_user; location /c { billing_checkout; }', qr{"billing_checkout" needs to know where your pages are; write "billing_public_url https://app\.example\.com;" in .*:\d+}],
     ['checkout without database', "$zone billing_catalog $catalog;", 'location /c { billing_checkout; }', qr/this location needs the database; write .* in .*:\d+/],
     ['metrics without database', "$zone billing_catalog $catalog;", 'location /m { billing_metrics; }', qr/this location needs the database; write .* in .*:\d+/],
+    ['settings: a word', $whole, 'location /m { billing_settings overage; }', qr/invalid number of arguments in "billing_settings" directive in .*:\d+/],
+    ['settings: of nobody', $whole, 'location /m { billing_settings; }', qr/"billing_settings" needs to know who asks; write "billing_account \$variable;" beside it in .*:\d+/],
+    ['settings beside a portal', "$whole", 'location /m { billing_portal; billing_settings; }', qr/"billing_settings": this location answers for something else already in .*:\d+/],
     ['metrics: a word', $whole, 'location /m { billing_metrics json; }', qr/invalid number of arguments in "billing_metrics" directive in .*:\d+/],
     ['checkout beside a check', $whole, "$gate location /c { billing_check; billing_checkout; }", qr/"billing_checkout": this location answers for something else already in .*:\d+/],
     ['check behind proxy_pass', $whole, "$gate location /c { proxy_pass http://127.0.0.1:1; billing_check; }", qr/"billing_check": this location answers for something else already in .*:\d+/],
@@ -221,6 +224,8 @@ sub two_windows($catalog) {
     return;
 }
 
+sub overage($what) { return sub ($c) { $c->{plans}{pro}{credits}{logo} = {quantity => 5, overage => $what}; return } }
+
 # Syntax is told with line and column, meaning with the path of the value.
 my %wrong = (
     'syntax' => ["{\n  \"plans\": {,}\n}\n", qr/catalog: line 2, column \d+: /],
@@ -233,6 +238,19 @@ my %wrong = (
     'a negative limit' => [sub ($c) { $c->{plans}{pro}{quotas}{requests} = -1 },
         qr/plans\.pro\.quotas\.requests: must be a whole number from 0, or null for unlimited/],
     'a fraction' => [sub ($c) { $c->{plans}{pro}{credits}{logo} = 1.5 }, qr/plans\.pro\.credits\.logo: must be a whole number from 0/],
+    'credits without a quantity' => [sub ($c) { $c->{plans}{pro}{credits}{logo} = {} }, qr/plans\.pro\.credits\.logo\.quantity: must be a whole number from 0/],
+    'a member of credits' => [sub ($c) { $c->{plans}{pro}{credits}{logo} = {quantity => 5, amount => 4} },
+        qr/plans\.pro\.credits\.logo\.amount: unknown member; known here: quantity, overage/],
+    'overage' => [overage('yes'), qr/plans\.pro\.credits\.logo\.overage: must be an object with an amount/],
+    'overage for nothing' => [overage({cap => 5}), qr/plans\.pro\.credits\.logo\.overage\.amount: must be what one unit costs in the currency's smallest unit, as "40"/],
+    'overage: an amount' => [overage({amount => '1e3'}), qr/logo\.overage\.amount: must be what one unit costs/],
+    'overage: a fine amount' => [overage({amount => '0.1234567'}), qr/logo\.overage\.amount: must be what one unit costs/],
+    'overage: a number' => [overage({amount => 0.4}), qr/logo\.overage\.amount: .* in quotes/],
+    'overage: a cap' => [overage({amount => '40', cap => 0}), qr/logo\.overage\.cap: must be a whole number from 1; leave it out for no cap/],
+    'overage: always' => [overage({amount => '40', always => 'no'}), qr/logo\.overage\.always: must be true or false/],
+    'overage: a meter' => [overage({amount => '40', meter => 'a b'}), qr/logo\.overage\.meter: must be the event name of a meter at Stripe, of 1-100/],
+    'overage: no meter' => [overage({amount => '40', meter => undef}), qr/logo\.overage\.meter: must be the event name/],
+    'overage: a member' => [overage({amount => '40', rate => 1}), qr/logo\.overage\.rate: unknown member; known here: amount, cap, always, meter/],
     'no default' => [sub ($c) { $c->{default_plan} = 'gold' }, qr/default_plan: "gold" is no plan/],
     'a default that costs' => [sub ($c) { $c->{default_plan} = 'pro' }, qr/default_plan: must be a plan with "free": true/],
     'a typing error' => [sub ($c) { $c->{plans}{pro}{featuers} = [] }, qr/plans\.pro\.featuers: unknown member; known here: name, description, rank/],

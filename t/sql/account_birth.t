@@ -66,6 +66,6 @@ my ($account, $stamp, $text) = $d->selectrow_array(q{SELECT * FROM billing.snaps
 my $json = decode_json($text);
 is $json->{stamp}, sprintf('%016x', $stamp), 'the stamp of the row is that of the body';
 is $stamp, 1 << 40 | 1, 'epoch (timeline 1) and version';
-is_deeply [sort keys %$json], [sort qw(id account stamp plan status write_enabled maintenance enforced overage deleted
+is_deeply [sort keys %$json], [sort qw(id account stamp plan status write_enabled maintenance enforced overage_on deleted
     grace_until trial_end period_end cancel_at anchor zone features limits)], 'the body has exactly the members hosts know';
 done_testing;

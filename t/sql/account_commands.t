@@ -30,7 +30,7 @@ $d->do(q{SELECT billing.usage_flush('00000000-0000-0000-0000-000000000001', 'h',
 my $s = show();
 is "$s->{account} $s->{plan} $s->{status} $s->{maintenance}", 'x free active none', 'who, plan, status, maintenance';
 is $s->{stamp}, '0000010000000001', 'stamp';
-ok $s->{write_enabled} && !$s->{billing_enforced} && !$s->{overage_opt_in} && !$s->{deleted}, 'flags';
+ok $s->{write_enabled} && !$s->{billing_enforced} && $s->{overage_on} && !$s->{deleted}, 'flags';
 is_deeply $s->{features}, { a => { on => $yes, origin => 'plan', until => undef } }, 'features of the plan';
 is_deeply [sort keys %{ $s->{limits} }], [qw(calls ever requests)], 'all limits, those too that the plan leaves out';
 is "@{$s->{limits}{requests}}{qw(amount issued used origin period)}", '20 5 2 plan month', 'a limit with its current period';
@@ -67,6 +67,7 @@ $s = set({ status => 'past_due', write_enabled => $no, maintenance => 'operator'
     grace_until => '2030-01-02T03:04:05Z', email => 'e@x', name => 'N' });
 is "@$s{qw(status maintenance grace_until email name)}", 'past_due operator 2030-01-02T03:04:05Z e@x N', 'the other keys';
 ok !$s->{write_enabled} && $s->{billing_enforced}, 'and flags';
+ok !set({ overage_on => $no })->{overage_on} && set({ overage_on => $yes })->{overage_on}, 'C16: the switch of overage';
 is set({ grace_until => 1893553445 })->{grace_until}, '2030-01-02T03:04:05Z', 'a time as unix seconds';
 $s = set({ grace_until => undef, email => undef });
 ok !defined $s->{grace_until} && !defined $s->{email}, 'null clears';
@@ -78,6 +79,7 @@ my @wrong = (
     ['{"colour": 1}', qr/unknown key "colour"/], ['{"plan": "gold"}', qr/unknown plan "gold"/], ['{"plan": null}', qr/unknown plan null/],
     ['{"status": "none"}', qr/unknown status "none"/], ['{"maintenance": true}', qr/maintenance must be none, payment or operator/],
     ['{"write_enabled": "no"}', qr/write_enabled must be true or false, not "no"/],
+    ['{"overage_on": "off"}', qr/overage_on must be true or false/],
     ['{"billing_enforced": null}', qr/billing_enforced must be true or false/],
     ['{"grace_until": "soon"}', qr/grace_until: "soon" is not a time/], ['{"grace_until": "infinity"}', qr/grace_until/],
     ['{"grace_until": {}}', qr/grace_until/], ['{"email": 5}', qr/email must be a text or null/],

@@ -39,7 +39,7 @@ moves(0, 'no-op update', q{UPDATE billing.accounts SET plan_no = plan_no, status
 moves(0, 'email', q{UPDATE billing.accounts SET email = 'x@example.com', name = 'X'});
 moves(1, $_, "UPDATE billing.accounts SET $_ WHERE id = 1") for
     "status = 'past_due'", 'plan_no = 2', 'write_enabled = false', "maintenance = 'operator'", 'billing_enforced = true',
-    'overage_opt_in = true', "grace_until = '2030-01-01'", "trial_end = '2030-01-01'", "period_end = '2030-01-01'",
+    'overage_on = false', "grace_until = '2030-01-01'", "trial_end = '2030-01-01'", "period_end = '2030-01-01'",
     "cancel_at = '2030-01-01'", 'deleted_at = now()';
 moves(0, 'a fraction of a second', "UPDATE billing.accounts SET grace_until = '2030-01-01 00:00:00.3Z' WHERE id = 1");
 moves(0, 'deleted again', 'UPDATE billing.accounts SET deleted_at = clock_timestamp() WHERE id = 1');

@@ -69,7 +69,7 @@ TEST(Domain, APeriodsEndHasSlackAPendingCancellationHasNone) { // G7
 
 constexpr std::string_view k_body =
     R"({"id":7,"account":"demo","stamp":"0000010000000003","plan":2,"status":"past_due","write_enabled":true,)"
-    R"("maintenance":"payment","enforced":true,"overage":false,"deleted":false,"grace_until":1000,"trial_end":null,"anchor":1706659200,)"
+    R"("maintenance":"payment","enforced":true,"overage_on":false,"deleted":false,"grace_until":1000,"trial_end":null,"anchor":1706659200,)"
     R"("period_end":2000,"cancel_at":null,"zone":{"spans":[[0,3600],[1711846800,7200]],"until":1720000000},"features":{"3":{"on":true,"until":null},"127":{"on":false,"until":9}},)"
     R"("limits":{"0":{"amount":50,"until":null},"63":{"amount":null,"until":8}}})";
 

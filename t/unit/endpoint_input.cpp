@@ -50,6 +50,18 @@ TEST(EndpointInput, WhatIsNoTextIsAsJsonHasIt) { // C1: a refusal, not a guess
     EXPECT_EQ(input.value().text({"price"}), "");
 }
 
+TEST(EndpointInput, AFlagIsTrueOrFalse) {
+    const auto input = Input::read(json(R"({"a": true, "b": false, "c": 1, "d": "on"})", "e=off&f=yes"));
+    ASSERT_TRUE(input.ok());
+    EXPECT_EQ(input.value().flag("a"), true);
+    EXPECT_EQ(input.value().flag("b"), false);
+    EXPECT_EQ(input.value().flag("c"), std::nullopt);
+    EXPECT_EQ(input.value().flag("d"), true);
+    EXPECT_EQ(input.value().flag("e"), false);
+    EXPECT_EQ(input.value().flag("f"), std::nullopt);
+    EXPECT_EQ(input.value().flag("g"), std::nullopt);
+}
+
 TEST(EndpointInput, WhatIsNotWellFormedIsRefused) { // A37
     for (const char* body : {"[1]", "{", R"({"plan": "a", "plan": "b"})", "\"plan\"", R"({"plan": "a"} x)", "null"}) {
         EXPECT_EQ(plan_of(json(body)), "refused") << body;

@@ -1,7 +1,7 @@
 // Promise: host and PostgreSQL mean the same period, whatever its kind: an account's months from its anchor on, with
 // the day clamped to the month's end and never drifting; days of a time zone with 23 and 25 hours; buckets of a sliding
 // window. G10, "Time" of the semantics.
-#include "domain/catalog_file.hpp"
+#include "domain/amounts.hpp"
 #include "domain/period.hpp"
 #include "domain/snapshot.hpp"
 #include "inbox_world.hpp"

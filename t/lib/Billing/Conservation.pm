@@ -7,18 +7,25 @@ our @EXPORT_OK = qw(credits_astray quotas_astray);
 
 # Balances that are not what their ledger tells, a line each; none where all is well.
 # have: remaining less overage; told: the sum of all movements, less what lapsed. used: of this period; spent: what its rows took.
+# due: overage of all periods that is charged for, or still open; beyond: what the rows took of it and did not give back.
 sub credits_astray($dbh) {
     my $rows = $dbh->selectall_arrayref(<<'END', {Slice => {}});
-        SELECT a.external_id, t.credit_key, b.remaining - b.overage AS have, l.told, b.used, l.spent, b.overage, l.over
+        SELECT a.external_id, t.credit_key, b.remaining - b.overage AS have, l.told, b.used, l.spent, b.overage, l.over,
+            b.overage - b.charged + c.charged AS due, l.beyond
         FROM billing.credit_balances b JOIN billing.accounts a ON a.id = b.account_id JOIN billing.credit_types t USING (credit_no)
         CROSS JOIN LATERAL (SELECT
             coalesce(sum(l.quantity - coalesce((l.metadata ->> 'lapsed')::bigint, 0) + coalesce((l.metadata ->> 'overage')::bigint, 0)), 0) AS told,
             coalesce(-sum(l.quantity - coalesce((l.metadata ->> 'over')::bigint, 0))
                 FILTER (WHERE l.action IN ('deduct', 'refund') AND l.period_seq = b.period_seq), 0) AS spent,
             coalesce(-sum(CASE l.action WHEN 'overage' THEN l.quantity ELSE (l.metadata ->> 'over')::bigint END)
-                FILTER (WHERE l.action IN ('overage', 'refund') AND l.period_seq = b.period_seq), 0) AS over
+                FILTER (WHERE l.action IN ('overage', 'refund') AND l.period_seq = b.period_seq), 0) AS over,
+            coalesce(sum(-l.quantity) FILTER (WHERE l.action = 'overage'), 0)
+                - coalesce(sum((l.metadata ->> 'over')::bigint) FILTER (WHERE l.action = 'refund'), 0) AS beyond
             FROM billing.credit_ledger l WHERE l.account_id = b.account_id AND l.credit_no = b.credit_no) l
-        WHERE b.remaining - b.overage <> l.told OR b.used <> l.spent OR b.overage <> l.over ORDER BY 1, 2
+        CROSS JOIN LATERAL (SELECT coalesce(sum(u.quantity), 0) AS charged FROM billing.usage_charges u
+            WHERE u.account_id = b.account_id AND u.credit_no = b.credit_no) c
+        WHERE b.remaining - b.overage <> l.told OR b.used <> l.spent OR b.overage <> l.over
+            OR b.overage - b.charged + c.charged <> l.beyond ORDER BY 1, 2
 END
     return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @$rows;
 }
