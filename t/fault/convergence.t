@@ -146,7 +146,7 @@ subtest 'two hosts' => sub {
         'the stream is trimmed' => sub { $redis->()->xtrim('billing:changes', 'MAXLEN', 0) },
         'a host missed what was trimmed' => sub { kill 'STOP', $two->workers; tick($world, 6); $redis->()->xtrim('billing:changes', 'MAXLEN', 1); kill 'CONT', $two->workers },
         'hosts reload' => sub { $_->reload for $one, $two },
-        'a worker is killed' => sub { $_->kill9_worker(0) for $one, $two },
+        'a worker is killed' => sub { $_->kill9_worker(0), $world->may_forfeit(watched => $number / 8) for $one, $two },
     );
     for my $way (sort keys %ways) {
         my @watching = map { observe($_) } $one, $two;
@@ -248,8 +248,8 @@ subtest 'S9: one host, no Redis' => sub {
     cmp_ok $delays[$#delays / 2], '<', 0.25 * patience(), 'S5, E3: well under a second';
     my %ways = (
         'the host reloads' => sub { $host->reload },
-        'a worker is killed' => sub { $host->kill9_worker(0) },
-        'PostgreSQL is restarted' => sub { delete $world->{dbh}; $world->db->stop; $world->db->start },
+        'a worker is killed' => sub { $host->kill9_worker(0); $world->may_forfeit(watched => $number / 8) },
+        'PostgreSQL is restarted' => sub { $world->may_forfeit(watched => 2 * $number / 8); delete $world->{dbh}; $world->db->stop; $world->db->start },
     );
     for my $way (sort keys %ways) {
         my $watching = observe($host);

@@ -200,11 +200,13 @@ subtest 'G27: PostgreSQL away' => sub {
     begin($_, ($_ eq 'kind' ? '/kind/ws/' : '/units/ws/') . $_, as($_)) for qw(strict kind);
     ok open_now($_), "$_ is open" for qw(strict kind);
     $world->db->pause;
+    my $paused = time;
     ok ended('strict', 40), 'without more units, and nobody to ask: closed';
     like line_of('/units/ws/strict'), qr/^101 deny BILLING_UNAVAILABLE \d+$/, 'the log tells why';
     ok works('kind'), 'open where billing_on_error says so';
     ok works('plain'), 'and where nothing has to be asked';
     $world->db->resume;
+    $world->may_forfeit($_ => int(time - $paused) + 2) for qw(strict kind);    # a unit of each interval that was asked for and given too late
 };
 
 subtest 'G27: a worker that is leaving' => sub {

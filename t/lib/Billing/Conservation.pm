@@ -3,7 +3,7 @@
 package Billing::Conservation;
 use v5.36;
 use Exporter qw(import);
-our @EXPORT_OK = qw(credits_astray);
+our @EXPORT_OK = qw(credits_astray quotas_astray);
 
 # Balances that are not what their ledger tells, a line each; none where all is well.
 # have: remaining less overage; told: the sum of all movements, less what lapsed. used: of this period; spent: what its rows took.
@@ -21,6 +21,21 @@ sub credits_astray($dbh) {
         WHERE b.remaining - b.overage <> l.told OR b.used <> l.spent OR b.overage <> l.over ORDER BY 1, 2
 END
     return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @$rows;
+}
+
+# Quotas of which something is missing, or was made of nothing, a line each; for when all hosts have stopped. What hosts returned is out of
+# issued and what they spent is in used, so what is left between the two is forfeited: nothing, but up to $allowed->{account} of each
+# quota, over all its periods, where a test took it from them ('*': of every account). Used is never more than issued.
+sub quotas_astray($dbh, $allowed = {}) {
+    my $rows = $dbh->selectall_arrayref(<<'END', {Slice => {}});
+        SELECT a.external_id, l.limit_key, sum(q.issued) AS issued, sum(q.used) AS used, sum(q.issued - q.used) AS forfeited,
+            min(q.issued - q.used) AS least, min(least(q.issued, q.used, q.late, q.issued - q.late, q.used - q.late)) AS negative,
+            coalesce(string_agg(q.period || ': ' || q.issued || '-' || q.used, ', ' ORDER BY q.period) FILTER (WHERE q.issued <> q.used), '') AS periods
+        FROM billing.quota_periods q JOIN billing.accounts a ON a.id = q.account_id JOIN billing.limits l USING (limit_no)
+        GROUP BY 1, 2 HAVING bool_or(q.issued <> q.used OR least(q.issued, q.used, q.late, q.issued - q.late, q.used - q.late) < 0) ORDER BY 1, 2
+END
+    my @astray = grep { my $bound = ($allowed->{$_->{external_id}} // 0) + ($allowed->{'*'} // 0); $_->{least} < 0 || $_->{negative} < 0 || $_->{forfeited} > $bound } @$rows;
+    return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @astray;
 }
 
 1;

@@ -10,15 +10,16 @@
 # With stripe => 1 it has a stand-in for Stripe too, which sells the catalog and tells host 0 of what happens there.
 package Billing::Test;
 use v5.36;
+use B ();
+use B ();
 use Billing::App ();
-use Billing::Conservation qw(credits_astray);
+use Billing::Conservation qw(credits_astray quotas_astray);
 use Billing::Database ();
 use Billing::Nginx ();
 use Billing::Process qw(wait_for free_port build new_directory root slurp);
 use Billing::Redis ();
 use Billing::Stripe ();
 use JSON::PP ();
-use Scalar::Util qw(weaken);
 use Test::More ();
 
 my $number = 0;
@@ -30,25 +31,53 @@ sub import($class) {
     warnings->import;
     feature->import(':5.36');
     no strict 'refs';
-    *{"${caller}::$_"} = \&{"Test::More::$_"} for grep { $_ ne 'done_testing' } @Test::More::EXPORT;
-    *{"${caller}::$_"} = \&{$_} for qw(world wait_for done_testing);
+    *{"${caller}::$_"} = \&{"Test::More::$_"} for grep { !/^(?:done_testing|subtest)$/ } @Test::More::EXPORT;
+    *{"${caller}::$_"} = \&{$_} for qw(world wait_for subtest done_testing);
     return;
 }
 
 # Ends all hosts first: their own tests (clean exit, clean log) belong to the file, and so does that no unit has gone astray.
 sub done_testing() {
     Billing::Nginx->finish_all;
-    for my $world (grep { $_ && $_->{db}->pid } @worlds) {
-        Test::More::is_deeply([credits_astray($world->{db}->dbi)], [], "world $world->{number}: every credit is accounted for");
-    }
+    finish(splice @worlds);
     return Test::More::done_testing();
 }
 
+# A world that only this subtest knew ends with it, in the same way.
+sub subtest($name, $code) {
+    my $others = @worlds;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    return Test::More::subtest($name => sub {
+        $code->();
+        my @mine = splice @worlds, $others;
+        push @worlds, grep { B::svref_2object($_)->REFCNT > 1 } @mine;
+        finish(grep { B::svref_2object($_)->REFCNT == 1 } @mine);
+    });
+}
+
+# After a clean stop all units are back or used, to the last one.
+sub finish(@ended) {
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    for my $world (@ended) {
+        $_->finish for $world->hosts;
+        my $dbh = $world->{db}->pid ? $world->{db}->dbi : next;
+        Test::More::is_deeply([credits_astray($dbh)], [], "world $world->{number}: every credit is accounted for");
+        Test::More::is_deeply([quotas_astray($dbh, $world->{may_forfeit} // {}), grep { /rows are dropped/ } split /\n/, $world->{db}->log], [],
+            "world $world->{number}: every unit of quotas is accounted for");
+    }
+    return;
+}
+
+# What this test takes away from an account ('*': from any), of each of its quotas: units that hosts held which it kills, or that were
+# in an answer of PostgreSQL which it makes them lose. Bounds add up.
+sub may_forfeit($self, $account, $units) {
+    $self->{may_forfeit}{$account} += $units;
+    return;
+}
+
 sub world(%option) {
-    my $world = __PACKAGE__->new(%option);
-    push @worlds, $world;
-    weaken $worlds[-1];    # it ends where its test lets it go
-    return $world;
+    push @worlds, __PACKAGE__->new(%option);
+    return $worlds[-1];
 }
 
 my $standard = <<'END';
