@@ -3,6 +3,7 @@
 use v5.36;
 use Billing::Conservation qw(credits_astray quotas_astray);
 use Billing::Database;
+use JSON::PP ();
 use Test::More;
 
 my $db = Billing::Database->new->migrate;
@@ -15,13 +16,13 @@ my ($limit) = $dbh->selectrow_array('SELECT limit_no FROM billing.limits');
 my ($period) = $dbh->selectrow_array(q{SELECT billing.period_number('month', now())});
 my $sequence = 0;
 sub fund($units) {
-    my ($granted) = $dbh->selectrow_array('SELECT granted FROM billing.quota_fund(ARRAY[1], ARRAY[?::bigint], ARRAY[?::smallint], ARRAY[?::bigint], ARRAY[?::bigint], ARRAY[?::bigint], ARRAY[0::bigint])',
-        undef, $account, $limit, $period, $units, $units);
+    my ($granted) = $dbh->selectrow_array('SELECT granted FROM billing.quota_fund(ARRAY[1], ARRAY[?::bigint], ARRAY[?::smallint],
+        ARRAY[?::bigint], ARRAY[?::bigint], ARRAY[?::bigint], ARRAY[0::bigint])', undef, $account, $limit, $period, $units, $units);
     return $granted;
 }
 sub report($spent, $returned) {
-    return $dbh->selectrow_array(q{SELECT billing.usage_flush('00000000-0000-0000-0000-000000000001', 'h', ?, ARRAY[?::bigint], ARRAY[?::smallint], ARRAY[?::bigint], ARRAY[?::bigint], ARRAY[?::bigint])},
-        undef, ++$sequence, $account, $limit, $period, $spent, $returned);
+    return $dbh->selectrow_array(q{SELECT billing.usage_flush('00000000-0000-0000-0000-000000000001', 'h', ?, ARRAY[?::bigint],
+        ARRAY[?::smallint], ARRAY[?::bigint], ARRAY[?::bigint], ARRAY[?::bigint])}, undef, ++$sequence, $account, $limit, $period, $spent, $returned);
 }
 sub astray($pattern, $what, %allowed) {
     my @lines = quotas_astray($dbh, \%allowed);

@@ -34,7 +34,8 @@ sub quotas_astray($dbh, $allowed = {}) {
         FROM billing.quota_periods q JOIN billing.accounts a ON a.id = q.account_id JOIN billing.limits l USING (limit_no)
         GROUP BY 1, 2 HAVING bool_or(q.issued <> q.used OR least(q.issued, q.used, q.late, q.issued - q.late, q.used - q.late) < 0) ORDER BY 1, 2
 END
-    my @astray = grep { my $bound = ($allowed->{$_->{external_id}} // 0) + ($allowed->{'*'} // 0); $_->{least} < 0 || $_->{negative} < 0 || $_->{forfeited} > $bound } @$rows;
+    my $bound = sub ($account) { ($allowed->{$account} // 0) + ($allowed->{'*'} // 0) };
+    my @astray = grep { $_->{least} < 0 || $_->{negative} < 0 || $_->{forfeited} > $bound->($_->{external_id}) } @$rows;
     return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @astray;
 }
 

@@ -9,9 +9,9 @@ use v5.36;
 use Billing::Metrics ();
 use Billing::ModelCheck ();
 use Billing::ModelClient ();
-use Billing::ModelPlan qw(%plans %quotas %costs @accounts catalog locations requests_of operations_of);
+use Billing::ModelPlan qw(%plans %quotas @accounts catalog locations requests_of operations_of);
 use Billing::ModelProxy ();
-use Billing::Process qw(wait_for patience sanitized);
+use Billing::Process qw(wait_for patience new_directory);
 use Billing::Test qw();
 use JSON::PP ();
 use Time::HiRes qw(time);
@@ -33,8 +33,9 @@ sub world($self) { $self->{world} }
 
 sub play($self) {
     $self->begin;
-    my $directory = Billing::Process::new_directory();
-    my @clients = map { Billing::ModelClient->start("$directory/$_", [map { $_->address } $self->{world}->hosts], requests_of($self->{seed}, $_, $attempts)) } 1 .. $clients;
+    my $directory = new_directory();
+    my @addresses = map { $_->address } $self->{world}->hosts;
+    my @clients = map { Billing::ModelClient->start("$directory/$_", \@addresses, requests_of($self->{seed}, $_, $attempts)) } 1 .. $clients;
     $self->{progress} = sub { my $all = 0; $all += $_->done for @clients; return $all };
     for my $operation ($self->{operations}->@*) {
         my ($number, $at, $what, @with) = @$operation;
@@ -91,8 +92,12 @@ sub do_limit($self, $account, $quota, $cap) {
     $self->change(sub { $self->{world}->must('account', 'set', $account, '--limit', "$quota=$cap"); 1 });
 }
 sub do_unlimit($self, $account, $quota) { $self->change(sub { $self->{world}->must('account', 'set', $account, '--limit', "$quota=default"); 1 }) }
-sub do_grant($self, $account, $type, $units) { $self->sql(q{SELECT billing.grant_credits(?, ?, ?, ?, 'model')}, $account, $type, $units, 'g' . ++$self->{keys}) }
-sub do_adjust($self, $account, $type, $delta) { $self->sql(q{SELECT billing.adjust_credits(?, ?, ?, ?, 'model')}, $account, $type, $delta || 1, 'a' . ++$self->{keys}) }
+sub do_grant($self, $account, $type, $units) {
+    $self->sql(q{SELECT billing.grant_credits(?, ?, ?, ?, 'model')}, $account, $type, $units, 'g' . ++$self->{keys});
+}
+sub do_adjust($self, $account, $type, $delta) {
+    $self->sql(q{SELECT billing.adjust_credits(?, ?, ?, ?, 'model')}, $account, $type, $delta || 1, 'a' . ++$self->{keys});
+}
 
 # An application's own taking, and what becomes of it; each call twice, as a client does that has heard nothing.
 sub do_job($self, $account, $type, $units, $end) {
@@ -107,10 +112,12 @@ sub do_job($self, $account, $type, $units, $end) {
 }
 
 sub do_buy($self, $account) {
-    my ($world, $session) = $self->{world};
+    my $world = $self->{world};
+    my $session;
     my $bought = eval {
         wait_for(sub {
-            my $answer = $world->host(int rand 2)->post('/billing/checkout', '{"plan":"logo_10"}', Authorization => "Bearer test:$account", 'Content-Type' => 'application/json');
+            my $answer = $world->host($self->{purchases} % 2)->post('/billing/checkout', '{"plan":"logo_10"}',
+                Authorization => "Bearer test:$account", 'Content-Type' => 'application/json');
             $answer->status == 200 && (($session) = grep { ($_->{url} // '') eq $answer->json->{url} } $world->stripe->all('checkout.session'));
         }, 20, 'a checkout');
     };
@@ -122,7 +129,10 @@ sub do_buy($self, $account) {
 
 # --- faults
 
-sub fault($self, $kind, $host = undef, %more) { push $self->{faults}->@*, {kind => $kind, host => $host, at => time, since => $self->reported_before(time), %more}; return }
+sub fault($self, $kind, $host = undef) {
+    push $self->{faults}->@*, {kind => $kind, host => $host, at => time, since => $self->reported_before(time)};
+    return;
+}
 
 # What hosts had told by then was told at least until this time: they report each second, and when PostgreSQL is back at once.
 sub reported_before($self, $now) {
@@ -194,7 +204,9 @@ sub do_stop_postgres($self) {
 }
 sub do_cut_postgres($self) {
     $self->fault('postgres');
-    $self->trouble(sub { $self->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'}) });
+    $self->trouble(sub {
+        $self->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'});
+    });
     return;
 }
 sub do_lose_answers($self, $host) {
@@ -216,7 +228,8 @@ sub rest($self, $check) {
     }
     $world->stripe->wait_delivered(within => 30);
     wait_for(sub {    # a worker that was killed over one has it for a minute; that is over here
-        $world->sql(q{UPDATE billing.webhook_events SET next_attempt_at = now() WHERE status IN ('received', 'processing') AND next_attempt_at > now() + interval '2 s'});
+        $world->sql(q{UPDATE billing.webhook_events SET next_attempt_at = now()
+            WHERE status IN ('received', 'processing') AND next_attempt_at > now() + interval '2 s'});
         !$world->sql(q{SELECT 1 FROM billing.webhook_events WHERE status IN ('received', 'processing')});
     }, 30, 'events are processed');
     wait_for(sub { !$world->sql('SELECT 1 FROM billing.snapshot_dirty') }, 30, 'changes are published');
@@ -229,6 +242,7 @@ sub rest($self, $check) {
         my $page = Billing::Metrics->parse($world->host($number)->get('/metrics')->body);
         $self->{forfeited}[$number] = $page->value('billing_quota_forfeited_tokens_total') // 0;
     }
+    $check->agree;
     $check->spend_all if !grep { $_->{kind} ne 'reload' } $self->{faults}->@*;
     $_->finish for $world->hosts;
     $check->compare;

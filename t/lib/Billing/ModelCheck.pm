@@ -3,8 +3,10 @@
 # Owner: Billing::Model.
 package Billing::ModelCheck;
 use v5.36;
+use Billing::Metrics ();
 use Billing::ModelPlan qw(%costs %quotas @accounts);
-use List::Util qw(sum0 min max first);
+use Billing::Process qw(wait_for);
+use List::Util qw(first max min sum0);
 
 my $window = 60;    # seconds of the sliding quota, and of the minute
 
@@ -14,14 +16,19 @@ sub wrong($self, $what) { push $self->{problems}->@*, $what; return }
 sub at_most($self, $less, $more, $what) { $self->wrong("$what: $less, but at most $more") if $less > $more; return }
 
 # Units of quota or credit `key` that attempts of the account asked for, as far as `which` says.
-sub units($self, $account, $key, $which) { return sum0 map { $costs{$_->{location}}{$key} // 0 } grep { $_->{account} eq $account && $which->($_) } $self->{attempts}->@* }
+sub cost($attempt, $key) { return $costs{$attempt->{location}}{$key} // 0 }
+sub units($self, $account, $key, $which) {
+    return sum0 map { cost($_, $key) } grep { $_->{account} eq $account && $which->($_) } $self->{attempts}->@*;
+}
 sub got($attempt) { return $attempt->{status} == 200 }
 sub unknown($attempt) { return $attempt->{status} == 0 }
 sub of_kind($self, @kinds) { my %kind = map { $_ => 1 } @kinds; return grep { $kind{$_->{kind}} } $self->{faults}->@* }
 
 # What a dead host may not have told: of its answers since it had told for certain.
 sub untold($self, $account, $key, $fault, $which) {
-    return $self->units($account, $key, sub ($it) { $it->{host} == $fault->{host} && $it->{replied} >= $fault->{since} && $it->{sent} <= $fault->{at} + 1 && $which->($it) });
+    return $self->units($account, $key, sub ($it) {
+        $it->{host} == $fault->{host} && $it->{replied} >= $fault->{since} && $it->{sent} <= $fault->{at} + 1 && $which->($it);
+    });
 }
 
 # The most that a worker takes beyond what its requests need.
@@ -53,14 +60,20 @@ sub compare($self) {
     return;
 }
 
+sub rows_of($self, $account, $quota) {
+    return $self->{world}->sql(q{SELECT q.period, q.issued, q.used, q.late, extract(epoch FROM q.starts) AS starts, extract(epoch FROM q.ends) AS ends
+        FROM billing.quota_periods q JOIN billing.accounts a ON a.id = q.account_id JOIN billing.limits l USING (limit_no)
+        WHERE a.external_id = ? AND l.limit_key = ? AND q.period > 0 ORDER BY q.period}, $account, $quota);
+}
+
 # granted <= issued <= the largest cap that was in force, by what clients got alone, and by PostgreSQL's rows; used is what was granted.
 sub quota_of($self, $account, $quota) {
     my $cap = $self->{run}{cap}{$account}{$quota};
-    my @rows = $self->{world}->sql(q{SELECT q.period, q.issued, q.used, q.late FROM billing.quota_periods q JOIN billing.accounts a ON a.id = q.account_id
-        JOIN billing.limits l USING (limit_no) WHERE a.external_id = ? AND l.limit_key = ? ORDER BY q.period}, $account, $quota);
+    my @rows = $self->rows_of($account, $quota);
     my $name = "$account, $quota";
     $self->at_most($_->{issued}, $cap, "$name: issued in period $_->{period}") for @rows;
-    $self->wrong("$name: period $_->{period} has used $_->{used} of $_->{issued} issued, $_->{late} late") for grep { $_->{used} > $_->{issued} || $_->{used} < 0 || $_->{late} } @rows;
+    $self->wrong("$name: period $_->{period} has used $_->{used} of $_->{issued} issued, $_->{late} late")
+        for grep { $_->{used} > $_->{issued} || $_->{used} < 0 || $_->{late} } @rows;
     my ($used, $issued) = (sum0(map { $_->{used} } @rows), sum0(map { $_->{issued} } @rows));
     my $acked = $self->units($account, $quota, \&got) + ($self->{spent}{$account}{$quota} // 0);
     my $lost = sum0($self->{run}{forfeited}->@*, map { $self->untold($account, $quota, $_, \&got) } $self->of_kind('kill_host'));
@@ -69,6 +82,23 @@ sub quota_of($self, $account, $quota) {
     $self->at_most($used, $acked + $kept + $self->units($account, $quota, \&unknown), "$name: used, of $acked that clients got");
     $self->at_most($acked, $cap, "$name: clients got") if $quotas{$quota} eq 'month';
     $self->at_most($issued - $used, $self->forfeits($account, $quota), "$name: forfeited");
+    $self->period_of($account, $quota, $_, $lost, $kept) for @rows;
+    my $homeless = $self->units($account, $quota, sub ($it) { got($it) && !grep { touches($it, $_) } @rows });
+    $self->at_most($homeless, 0, "$name: got in periods of which nothing was issued");
+    return;
+}
+
+# U4: what a client got within a period is used in that one, not in another; hosts may see a period begin a little late.
+my $late = 0.2;
+sub within($it, $row) { return $it->{sent} >= $row->{starts} + $late && $it->{replied} <= $row->{ends} }
+sub touches($it, $row) { return $it->{replied} >= $row->{starts} && $it->{sent} <= $row->{ends} + $late }
+
+sub period_of($self, $account, $quota, $row, $lost, $kept) {
+    my $name = "U4: $account, $quota, period $row->{period}";
+    my $least = $self->units($account, $quota, sub ($it) { got($it) && within($it, $row) });
+    my $most = $self->units($account, $quota, sub ($it) { (got($it) || unknown($it)) && touches($it, $row) }) + ($self->{spent}{$account}{$quota} // 0);
+    $self->at_most($least - $lost, $row->{used}, "$name: clients got $least in it; used");
+    $self->at_most($row->{used}, $most + $kept, "$name: used, of $most that clients can have got in it");
     return;
 }
 
@@ -79,34 +109,38 @@ sub windows($self) {
         my @got = sort { $a->{replied} <=> $b->{replied} } grep { $_->{account} eq $account && got($_) } $self->{attempts}->@*;
         my %minute;
         for my $last (@got) {
-            my $sum = sum0 map { $costs{$_->{location}}{slide} // 0 } grep { $_->{sent} >= $last->{replied} - $window && $_->{replied} <= $last->{replied} } @got;
+            my $sum = sum0 map { cost($_, 'slide') } grep { $_->{sent} >= $last->{replied} - $window && $_->{replied} <= $last->{replied} } @got;
             $self->at_most($sum, $cap->{slide}, "$account: clients got of slide in a minute before $last->{replied}");
-            $minute{int $last->{sent} / 60} += $costs{$last->{location}}{burst} // 0 if int $last->{sent} / 60 == int $last->{replied} / 60;
+            $minute{int $last->{sent} / 60} += cost($last, 'burst') if int $last->{sent} / 60 == int $last->{replied} / 60;
         }
         $self->at_most($minute{$_}, $cap->{burst}, "$account: clients got of burst in minute $_") for sort keys %minute;
-        my %issued = map { $_->{period} => $_->{issued} } $self->{world}->sql(q{SELECT q.period, q.issued FROM billing.quota_periods q JOIN billing.accounts a ON a.id = q.account_id
-            JOIN billing.limits l USING (limit_no) WHERE a.external_id = ? AND l.limit_key = 'slide'}, $account);
+        my %issued = map { $_->{period} => $_->{issued} } $self->rows_of($account, 'slide');
         for my $end (keys %issued) {
-            $self->at_most(sum0(map { $issued{$_} } grep { $_ <= $end && $_ >= $end - 20 } keys %issued), $cap->{slide}, "$account: issued of slide in the windows up to $end");
+            my $sum = sum0 map { $issued{$_} } grep { $_ <= $end && $_ >= $end - 20 } keys %issued;
+            $self->at_most($sum, $cap->{slide}, "$account: issued of slide in the window that ends with $end");
         }
     }
     return;
 }
 
+sub ledger_of($self, $account, $type) {
+    return @{$self->{ledger}{$account}{$type} //= [$self->{world}->sql(q{SELECT l.action, l.quantity, l.balance_after, l.idem_key, extract(epoch FROM l.at) AS at
+        FROM billing.credit_ledger l JOIN billing.accounts a ON a.id = l.account_id JOIN billing.credit_types t USING (credit_no)
+        WHERE a.external_id = ? AND t.credit_key = ? ORDER BY l.id}, $account, $type)]};
+}
+
 # K4: who got an answer has paid, who got another has not; but for what a worker had not told that died, or that had nobody to tell.
 sub credit_of($self, $account, $type) {
-    my ($row) = $self->{world}->sql(q{SELECT coalesce(-sum(l.quantity) FILTER (WHERE l.idem_key NOT LIKE '%:job-%'), 0) AS requests FROM billing.credit_ledger l
-        JOIN billing.accounts a ON a.id = l.account_id JOIN billing.credit_types t USING (credit_no)
-        WHERE a.external_id = ? AND t.credit_key = ? AND l.action IN ('deduct', 'overage', 'refund') AND l.idem_key ~ '^(take|over|back|late):'}, $account, $type);
-    my $paid = $row->{requests};
+    my @ledger = $self->ledger_of($account, $type);
+    my $paid = -sum0 map { $_->{quantity} } grep { $_->{action} =~ /^(?:deduct|overage|refund)$/ && $_->{idem_key} !~ /:job-/ } @ledger;
     my $acked = $self->units($account, $type, \&got) + ($self->{spent}{$account}{$type} // 0);
     my $swept = sum0 map { $self->untold($account, $type, $_, \&got) } $self->of_kind(qw(kill_host kill_worker)),
         grep { my $reload = $_; grep { $_->{end} + 6 > $reload->{at} && $_->{begin} < $reload->{at} } $self->{run}{troubles}->@* } $self->of_kind('reload');
     $self->at_most($acked - $swept, $paid, "K4: $account, $type: clients got $acked, of which may have been swept $swept; paid");
     $self->at_most($paid, $acked + $self->units($account, $type, \&unknown), "K4: $account, $type: paid, of $acked that clients got");
     for my $job (grep { $_->{account} eq $account && $_->{type} eq $type } $self->{run}{jobs}->@*) {
-        my ($net) = $self->{world}->sql('SELECT coalesce(-sum(quantity), 0) AS n FROM billing.credit_ledger WHERE idem_key IN (?, ?)', map { "$_:$job->{key}:$type" } qw(take back));
-        $self->wrong("K3: $account: $job->{key} has $net->{n} $type, not $job->{units}") if $net->{n} != $job->{units};
+        my $net = -sum0 map { $_->{quantity} } grep { $_->{idem_key} =~ /^(?:take|back):\Q$job->{key}\E:/ } @ledger;
+        $self->wrong("K3: $account: $job->{key} has $net $type, not $job->{units}") if $net != $job->{units};
     }
     return;
 }
@@ -117,11 +151,9 @@ sub refusals($self) {
     for my $it (grep { $_->{code} eq 'INSUFFICIENT_CREDITS' } $self->{attempts}->@*) {
         my @types = grep { !$quotas{$_} } keys $costs{$it->{location}}->%*;
         my $lacked = first {
-            my $type = $_;
-            my $rows = $self->{balances}{$it->{account}}{$type} //= [map { [$_->{at}, $_->{balance_after}] } $self->{world}->sql(q{SELECT extract(epoch FROM l.at) AS at, l.balance_after FROM billing.credit_ledger l
-                JOIN billing.accounts a ON a.id = l.account_id JOIN billing.credit_types t USING (credit_no) WHERE a.external_id = ? AND t.credit_key = ? ORDER BY l.id}, $it->{account}, $type)];
-            my @before = grep { $_->[0] < $it->{sent} - $slack } @$rows;
-            min(map({ $_->[1] } grep { $_->[0] >= $it->{sent} - $slack && $_->[0] <= $it->{replied} + $slack } @$rows), @before ? $before[-1][1] : 0) < $costs{$it->{location}}{$type};
+            my @rows = grep { $_->{at} <= $it->{replied} + $slack } $self->ledger_of($it->{account}, $_);
+            shift @rows while @rows > 1 && $rows[1]{at} < $it->{sent} - $slack;
+            !@rows || cost($it, $_) > min map { $_->{balance_after} } @rows;
         } @types;
         $self->wrong("K5: $it->{account} was refused $it->{location} at $it->{replied}, and had credits") if !$lacked;
     }
@@ -132,9 +164,43 @@ sub ledger($self) {
     my $world = $self->{world};
     my $number = sub ($sql) { ($world->sql($sql))[0]{n} };
     $self->at_most($number->('SELECT count(*) AS n FROM billing.credit_holds'), 0, 'takings that nobody has decided');
-    $self->at_most($number->('SELECT count(*) AS n FROM billing.credit_balances WHERE least(remaining, bought, used, overage, remaining - bought) < 0'), 0, 'K1: balances below zero');
+    $self->at_most($number->('SELECT count(*) AS n FROM billing.credit_balances WHERE least(remaining, bought, used, overage, remaining - bought) < 0'),
+        0, 'K1: balances below zero');
     my $packs = $number->(q{SELECT count(*) AS n FROM billing.credit_ledger WHERE action = 'grant' AND idem_key NOT LIKE 'grant:g%'});
     $self->wrong("W5: $packs packs for $self->{run}{purchases} payments") if $packs != $self->{run}{purchases};
+    return;
+}
+
+# While the hosts still run: each knows what PostgreSQL says, so does Redis, and what is issued is used, held by one of them, or forfeited. (E5, U2)
+sub agree($self) {
+    my $world = $self->{world};
+    for my $account (@accounts) {
+        my ($cap) = $world->sql(q{SELECT e.cap FROM billing.effective_limits e JOIN billing.accounts a ON a.id = e.account_id
+            WHERE a.external_id = ? AND e.limit_key = 'requests'}, $account);
+        for my $host ($world->hosts) {
+            my $told = '';
+            my $agrees = eval { wait_for(sub {
+                my $answer = $host->get('/one/x', Authorization => "Bearer test:$account");
+                $self->{spent}{$account}{requests} += $answer->status == 200;
+                ($told) = ($answer->header('RateLimit-Policy') // '') =~ /q=(\d+)/;
+                return defined $told && $told == $cap->{cap};
+            }, 10, 'the cap') };
+            $self->wrong("E5: $account: $host->{name} tells a cap of " . ($told // 'nothing') . ", not $cap->{cap}") if !$agrees;
+        }
+        my ($stamp, $there);
+        eval { wait_for(sub {
+            ($stamp) = map { $_->{stamp} } $world->sql('SELECT billing.stamp_text(stamp) AS stamp FROM billing.account_snapshots WHERE account = ?', $account);
+            $there = $world->redis->client->hget("billing:account:{$account}", 'stamp') // $stamp;
+            return $there eq $stamp;
+        }, 10, 'Redis') } or $self->wrong("E5: $account: Redis holds $there, not $stamp");
+    }
+    my $bound = sum0 map { my $account = $_; map { $self->forfeits($account, $_) } keys %quotas } @accounts;
+    my $missing;
+    eval { wait_for(sub {
+        my $held = sum0 map { Billing::Metrics->parse($_->get('/metrics')->body)->value('billing_quota_held_tokens') } $world->hosts;
+        $missing = ($world->sql('SELECT coalesce(sum(issued - used), 0) AS n FROM billing.quota_periods'))[0]{n} - $held;
+        return $missing >= 0 && $missing <= $bound;
+    }, 10, 'all is held, used or forfeited') } or $self->wrong("U2: of what is issued $missing are neither used nor held, and at most $bound forfeited");
     return;
 }
 
@@ -142,15 +208,18 @@ sub ledger($self) {
 sub spend_all($self) {
     my ($account, $quota) = ($accounts[0], 'requests');
     my $world = $self->{world};
-    my $room = sub { ($world->sql(q{SELECT e.cap - coalesce(sum(q.used), 0) AS n FROM billing.effective_limits e JOIN billing.accounts a ON a.id = e.account_id
-        LEFT JOIN billing.quota_periods q ON q.account_id = a.id AND q.limit_no = e.limit_no WHERE a.external_id = ? AND e.limit_key = ? GROUP BY e.cap}, $account, $quota))[0]{n} };
+    my $room = sub {
+        ($world->sql(q{SELECT e.cap - coalesce(sum(q.used), 0) AS n FROM billing.effective_limits e JOIN billing.accounts a ON a.id = e.account_id
+            LEFT JOIN billing.quota_periods q ON q.account_id = a.id AND q.limit_no = e.limit_no
+            WHERE a.external_id = ? AND e.limit_key = ? GROUP BY e.cap}, $account, $quota))[0]{n};
+    };
     my $refused = 0;
     for (my $number = 0; $refused < 4 && $number < 4000; $number++) {
         my $status = $world->host($number % 2)->get('/one/x', Authorization => "Bearer test:$account")->status;
         $self->{spent}{$account}{$quota} += $status == 200;
         $refused = $status == 402 ? $refused + 1 : 0;
     }
-    my $left = eval { Billing::Process::wait_for(sub { $room->() <= 0 }, 5, 'all is used'); 0 } // $room->();
+    my $left = eval { wait_for(sub { $room->() <= 0 }, 5, 'all is used'); 0 } // $room->();
     $self->at_most($left, 0, "$account, $quota: refused, although there were left");
     return;
 }

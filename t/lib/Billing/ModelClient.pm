@@ -28,7 +28,8 @@ sub start($class, $file, $addresses, @attempts) {
 sub ask($address, $attempt) {
     my $deadline = time + 4 * patience();
     my $socket = IO::Socket::INET->new(PeerAddr => $address) // return (0, '');
-    syswrite $socket, "GET /$attempt->{location}/$attempt->{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test:$attempt->{account}\r\nConnection: close\r\n\r\n";
+    syswrite $socket, join "\r\n", "GET /$attempt->{location}/$attempt->{path} HTTP/1.1", 'Host: x',
+        "Authorization: Bearer test:$attempt->{account}", 'Connection: close', '', '';
     my $answers = IO::Select->new($socket);
     my $text = '';
     while (time < $deadline && $answers->can_read($attempt->{gone} ? 0.05 : $deadline - time)) {
@@ -53,7 +54,11 @@ sub wait_end($self) {
 # The attempts with what became of them: status, code, sent, replied.
 sub told($self) {
     my @lines = split /\n/, slurp($self->{file});
-    return map { my ($attempt, $line) = ($self->{attempts}[$_], $lines[$_]); my %it; @it{qw(status code sent replied)} = split /\t/, $line; +{%$attempt, %it} } 0 .. $#lines;
+    return map {
+        my %told = $self->{attempts}[$_]->%*;
+        @told{qw(status code sent replied)} = split /\t/, $lines[$_];
+        \%told
+    } 0 .. $#lines;
 }
 
 sub DESTROY($self) {

@@ -3,6 +3,7 @@
 package Billing::ModelPlan;
 use v5.36;
 use Exporter qw(import);
+use JSON::PP ();
 our @EXPORT_OK = qw(%costs %plans %quotas @accounts catalog locations requests_of operations_of);
 
 our @accounts = qw(ann ben cid dot);
@@ -14,18 +15,23 @@ our %costs = (
     mix => {requests => 1, slide => 1, logo => 1, mockup => 1});
 
 sub catalog() {
-    my $of = sub ($plan, @names) { return {map { $_ => $plans{$plan}{$_} } @names} };
+    my $plan = sub ($key, %more) {
+        my %of = $plans{$key}->%*;
+        return {%more, quotas => {map { $_ => $of{$_} } keys %quotas}, credits => {map { $_ => $of{$_} } qw(logo mockup)}};
+    };
     return {
         default_plan => 'free', credits => {logo => {}, mockup => {}},
         quotas => {requests => {period => 'month'}, burst => {period => 'minute'}, slide => {period => 'sliding', length => '1m'}},
-        plans => {map { $_ => {rank => $_ eq 'free' ? 0 : 1, $_ eq 'free' ? (free => JSON::PP::true()) : (price => {month => {id => 'price_pro', amount => 900, currency => 'usd'}}),
-            quotas => $of->($_, keys %quotas), credits => $of->($_, qw(logo mockup))} } keys %plans},
+        plans => {free => $plan->('free', rank => 0, free => JSON::PP::true()),
+            pro => $plan->('pro', rank => 1, price => {month => {id => 'price_pro', amount => 900, currency => 'usd'}})},
         packs => {logo_10 => {name => '10 logos', price => {id => 'price_logo_10', amount => 1000, currency => 'usd'}, credit => 'logo', quantity => 10}},
     };
 }
 
 sub locations() {
-    my $rules = sub ($cost) { join ' ', map { $quotas{$_} ? "billing_quota $_ cost=$cost->{$_};" : "billing_credits $_ $cost->{$_} hold=60s;" } sort keys %$cost };
+    my $rules = sub ($cost) {
+        return join ' ', map { $quotas{$_} ? "billing_quota $_ cost=$cost->{$_};" : "billing_credits $_ $cost->{$_} hold=60s;" } sort keys %$cost;
+    };
     return join "\n", 'billing on; billing_account $user;', (map { "location /$_/ { @{[$rules->($costs{$_})]} proxy_pass http://app; }" } sort keys %costs),
         'location = /open { billing off; return 204; }', 'location = /metrics { billing off; billing_metrics; }',
         'location = /billing/checkout { billing_checkout; }', 'location = /billing/webhook { billing off; billing_webhook; }';
@@ -48,20 +54,22 @@ sub requests_of($seed, $client, $count) {
     } 1 .. $count;
 }
 
+sub change($account, $quota, $type) {
+    return one_of([plan => $account, one_of(sort keys %plans)], [limit => $account, $quota, 20 + int rand 700], [unlimit => $account, $quota],
+        [grant => $account, $type, 1 + int rand 20], [adjust => $account, $type, int(rand 20) - 10],
+        [job => $account, $type, 1 + int rand 6, one_of(qw(commit refund leave))], [buy => $account])->@*;
+}
+
+sub fault($host, $worker) {
+    return one_of(([kill_worker => $host, $worker]) x 3, ([kill_host => $host]) x 2, ([stop_worker => $host, $worker]) x 2, ([reload => $host]) x 2, [zone => $host],
+        ['kill_redis'], ['flush_redis'], ['stop_redis'], (['kill_postgres']) x 2, ['stop_postgres'], (['cut_postgres']) x 2, ([lose_answers => $host]) x 4)->@*;
+}
+
 # [number of attempts after which, what, more]: in order.
 sub operations_of($seed, $attempts) {
     dice($seed, 0);
-    my @changes = map { [int rand $attempts * 0.9, @$_] } map {
-        my $account = one_of(@accounts);
-        one_of([plan => $account, one_of(sort keys %plans)], [limit => $account, one_of(sort keys %quotas), 20 + int rand 700], [unlimit => $account, one_of(sort keys %quotas)],
-            [grant => $account, one_of(qw(logo mockup)), 1 + int rand 20], [adjust => $account, one_of(qw(logo mockup)), int(rand 20) - 10],
-            [job => $account, one_of(qw(logo mockup)), 1 + int rand 6, one_of(qw(commit refund leave))], [buy => $account])
-    } 1 .. 12;
-    my @faults = map { [int $attempts * (0.1 + rand 0.75), @$_] } map {
-        my $host = int rand 2;
-        one_of(([kill_worker => $host, int rand 2]) x 3, ([kill_host => $host]) x 2, ['kill_redis'], ['flush_redis'], ['stop_redis'], (['kill_postgres']) x 2, ['stop_postgres'], ([stop_worker => $host, int rand 2]) x 2,
-            ([reload => $host]) x 2, [zone => $host], (['cut_postgres']) x 2, ([lose_answers => $host]) x 4)
-    } 1 .. 5;
+    my @changes = map { [int rand $attempts * 0.9, change(one_of(@accounts), one_of(sort keys %quotas), one_of(qw(logo mockup)))] } 1 .. 12;
+    my @faults = map { [int $attempts * (0.1 + rand 0.75), fault(int rand 2, int rand 2)] } 1 .. 5;
     return sort { $a->[0] <=> $b->[0] } @changes, @faults;
 }
 
