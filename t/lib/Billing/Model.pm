@@ -211,7 +211,7 @@ sub do_cut_postgres($self) {
 }
 sub do_lose_answers($self, $host) {
     $self->fault('postgres');
-    $self->trouble(sub { $self->{proxies}[$host]->lose_answers; $self->meanwhile(15, 1); $self->{proxies}[$host]->cut });
+    $self->trouble(sub { $self->{proxies}[$host]->lose_answers; $self->meanwhile(40, 1.5); $self->{proxies}[$host]->cut });
     return;
 }
 
