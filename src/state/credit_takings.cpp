@@ -17,6 +17,8 @@ constexpr std::size_t k_rounds = 2; // one is worked on while the other is under
 constexpr std::int64_t k_patience_ms = 1500;
 constexpr std::int64_t k_between_tries_ms = 50;
 
+constexpr std::string_view k_locked = "55P03"; // somebody holds the balance for longer than others should wait
+
 constexpr std::string_view k_take =
     "SELECT kept, repeated, remaining, allocated, room, ends FROM billing.credits_take($1::integer[], $2::text[], "
     "$3::bigint[], $4::smallint[], $5::bigint[], $6::integer[], $7::text[]) ORDER BY ord";
@@ -75,7 +77,11 @@ TakingName CreditTakings::new_name() {
 }
 
 Task<std::optional<CreditTakings::Answer>> CreditTakings::take(Ask ask) {
+    const std::int64_t until = scope_.reactor().now_ms() + k_patience_ms;
     std::optional<Answer> answer = co_await batch_.join(ask);
+    while (answer && !answer->told && scope_.reactor().now_ms() < until) { // as when its payment is being written down
+        answer = co_await batch_.join(ask);
+    }
     if (answer && !answer->told) {
         answer.reset();
     }
@@ -97,12 +103,18 @@ Task<std::vector<CreditTakings::Answer>> CreditTakings::run(std::vector<Ask> ask
     }
     if (!result || result.rows() != static_cast<int>(rows.groups.size())) {
         if (result.outcome() == PgOutcome::refused) {
-            trouble_.say("PostgreSQL refuses to take credits: " + result.message());
+            if (result.sqlstate() != k_locked) {
+                trouble_.say("PostgreSQL refuses to take credits: " + result.message());
+            }
             if (asks.size() > 1) {
                 co_return co_await run_each(std::move(asks));
             }
         }
-        co_return std::vector<Answer>{};
+        std::vector<Answer> none(result.sqlstate() == k_locked ? 1 : 0);
+        for (Answer& answer : none) {
+            answer.told = false;
+        }
+        co_return none;
     }
     trouble_.settled();
     std::vector<Answer> answers;
@@ -124,7 +136,7 @@ Task<std::vector<CreditTakings::Answer>> CreditTakings::run_each(std::vector<Ask
             std::vector<Ask> alone(1, ask);
             answer = co_await run(std::move(alone));
         }
-        if (answer.empty()) {
+        if (answer.empty() || !answer.front().told) {
             stuck.insert(ask.account_id);
             answer.resize(1);
             answer.front().told = false;

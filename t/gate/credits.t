@@ -169,6 +169,26 @@ is balance($victim), '6/4', 'what it held is held still';
 $world->sql(q{UPDATE billing.credit_holds SET expires_at = now() RETURNING 1});
 settles($victim, '8/2', 'G13, K4: and goes back when its time is over, once');
 
+# --- somebody holds the balance, as a payment does that is being written down
+my $paying = newcomer();
+is $host->get('/logo/x', as($paying))->status, 200, 'all is well';
+settles($paying, '8/2', 'before');
+my $lock = $world->db->dbi;
+$lock->begin_work;
+$lock->do(q{SELECT 1 FROM billing.credit_balances b JOIN billing.accounts a ON a.id = b.account_id WHERE external_id = $1 FOR UPDATE OF b}, undef, $paying);
+pipe my $said, my $say;
+my $asker = fork // die;
+if (!$asker) {
+    print {$say} $host->get('/logo/x', as($paying))->status;
+    close $say;
+    POSIX::_exit(0);
+}
+close $say;
+ok eval { wait_for(sub { $world->db->log =~ /canceling statement due to lock timeout/ }, 10, 'it has been waited for') }, 'for longer than others should wait';
+$lock->rollback;
+is scalar(readline $said), 200, 'K5: the request waits on, and is let through';
+waitpid $asker, 0;
+
 # --- PostgreSQL away
 my $cut = newcomer();
 is $host->get('/logo/x', as($cut))->status, 200, 'all is well';
