@@ -11,7 +11,7 @@ CREATE FUNCTION billing.limit_states(p_account_id bigint)
     LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
     SELECT e.limit_no,
         coalesce(e.cap - w.room, q.issued, 0), coalesce(e.cap - w.could_be, q.used, 0),
-        greatest(0, coalesce(w.room, e.cap - coalesce(q.issued, 0))),
+        CASE WHEN e.cap IS NOT NULL THEN greatest(0, coalesce(w.room, e.cap - coalesce(q.issued, 0))) END, -- it would pass over NULL
         CASE WHEN w.room < 1 THEN window_resets(e.account_id, e.limit_no, e.kind, e.length, p.no, e.cap, 1, clock_timestamp())
              ELSE b.ends END
     FROM effective_limits e

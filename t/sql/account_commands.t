@@ -51,6 +51,7 @@ is_deeply { map { $_ => "$s->{features}{$_}{origin} " . ($s->{features}{$_}{on} 
     { a => 'plan on', b => 'override off', c => 'override on' }, 'feature overrides, either way';
 is "$s->{limits}{requests}{amount} $s->{limits}{requests}{origin}", '7 override', 'limit override';
 ok $s->{limits}{calls}{unlimited}, 'an unlimited override';
+ok exists $s->{limits}{calls}{available} && !defined $s->{limits}{calls}{available}, 'of which any number is available';
 my $version = $s->{version};
 is set({ features => { b => $no, c => $yes }, limits => { requests => 7, calls => 'unlimited' }, plan => 'pro' })->{version},
     $version, 'the same once more changes nothing';
