@@ -98,6 +98,22 @@ CREATE TABLE billing.credit_types (
     credit_key billing.catalog_key NOT NULL UNIQUE
 );
 
+-- Things that an account has at a time, as projects or users, and may have so many of.
+CREATE TABLE billing.stocks (
+    stock_no  smallint PRIMARY KEY CHECK (stock_no BETWEEN 0 AND 63),
+    stock_key billing.catalog_key NOT NULL UNIQUE
+);
+
+-- A stock without a row here is 0 for the plan.
+CREATE TABLE billing.plan_stocks (
+    plan_no   smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    stock_no  smallint NOT NULL REFERENCES billing.stocks,
+    amount    bigint CHECK (amount >= 0),
+    unlimited boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (plan_no, stock_no),
+    CONSTRAINT plan_stocks_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
+);
+
 -- overage: whether units beyond the balance may be taken, to be paid afterwards: never, unless the account has switched it
 -- off, or always; at overage_amount (in the currency's smallest unit) each, up to overage_cap of them in a period, told to Stripe
 -- as events of overage_meter.
@@ -194,6 +210,29 @@ CREATE TABLE billing.account_limits (
     PRIMARY KEY (account_id, limit_no),
     CONSTRAINT account_limits_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
 );
+
+CREATE TABLE billing.account_stocks (
+    account_id bigint NOT NULL REFERENCES billing.accounts,
+    stock_no   smallint NOT NULL REFERENCES billing.stocks,
+    amount     bigint CHECK (amount >= 0),
+    unlimited  boolean NOT NULL DEFAULT false,
+    expires_at billing.moment,
+    reason     text,
+    PRIMARY KEY (account_id, stock_no),
+    CONSTRAINT account_stocks_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
+);
+
+-- ---------------------------------------------------------------- stock
+
+-- current: how many there are; reserved: how many are being made at the moment. Their sum is held to the limit when something is
+-- reserved; it is no constraint, for limits may fall and applications may state what there is.
+CREATE TABLE billing.stock_levels (
+    account_id bigint NOT NULL REFERENCES billing.accounts,
+    stock_no   smallint NOT NULL REFERENCES billing.stocks,
+    current    bigint NOT NULL DEFAULT 0 CONSTRAINT stock_levels_current_not_negative CHECK (current >= 0),
+    reserved   bigint NOT NULL DEFAULT 0 CONSTRAINT stock_levels_reserved_not_negative CHECK (reserved >= 0),
+    PRIMARY KEY (account_id, stock_no)
+) WITH (fillfactor = 70);
 
 -- ---------------------------------------------------------------- credits
 

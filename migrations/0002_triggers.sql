@@ -16,6 +16,8 @@ CREATE TRIGGER account_features_keep_all BEFORE TRUNCATE ON billing.account_feat
     EXECUTE FUNCTION billing.refuse_change('use DELETE');
 CREATE TRIGGER account_limits_keep_all BEFORE TRUNCATE ON billing.account_limits
     EXECUTE FUNCTION billing.refuse_change('use DELETE');
+CREATE TRIGGER account_stocks_keep_all BEFORE TRUNCATE ON billing.account_stocks
+    EXECUTE FUNCTION billing.refuse_change('use DELETE');
 CREATE TRIGGER credit_ledger_append_only BEFORE UPDATE OR DELETE ON billing.credit_ledger FOR EACH ROW
     EXECUTE FUNCTION billing.refuse_change('the table is append-only');
 CREATE TRIGGER credit_ledger_keep_all BEFORE TRUNCATE ON billing.credit_ledger
@@ -90,25 +92,30 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
-    -- source and reason are not in the snapshot: audited, no new version.
-    IF (v_before - 'source' - 'reason') IS DISTINCT FROM (v_after - 'source' - 'reason') THEN
+    -- source, reason and limits of stock are not in the snapshot: audited, no new version.
+    IF TG_TABLE_NAME <> 'account_stocks' AND (v_before - 'source' - 'reason') IS DISTINCT FROM (v_after - 'source' - 'reason') THEN
         UPDATE accounts SET ent_version = ent_version + 1 WHERE id = v_id;
     END IF;
     IF TG_TABLE_NAME = 'account_features' THEN
         SELECT jsonb_build_object('feature', feature_key) INTO v_name FROM features
             WHERE feature_no = (coalesce(v_after, v_before) ->> 'feature_no')::smallint;
-    ELSE
+    ELSIF TG_TABLE_NAME = 'account_limits' THEN
         SELECT jsonb_build_object('limit', limit_key) INTO v_name FROM limits
             WHERE limit_no = (coalesce(v_after, v_before) ->> 'limit_no')::smallint;
+    ELSE
+        SELECT jsonb_build_object('stock', stock_key) INTO v_name FROM stocks
+            WHERE stock_no = (coalesce(v_after, v_before) ->> 'stock_no')::smallint;
     END IF;
     INSERT INTO audit_log (account_id, actor, action, before, after)
         VALUES (v_id, audit_actor(), CASE TG_TABLE_NAME WHEN 'account_features' THEN 'feature.override'
-            ELSE 'limit.override' END, v_name || v_before, v_name || v_after);
+            WHEN 'account_limits' THEN 'limit.override' ELSE 'stock.override' END, v_name || v_before, v_name || v_after);
     RETURN NULL;
 END $$;
 CREATE TRIGGER account_features_changed AFTER INSERT OR UPDATE OR DELETE ON billing.account_features FOR EACH ROW
     EXECUTE FUNCTION billing.account_child_changed();
 CREATE TRIGGER account_limits_changed AFTER INSERT OR UPDATE OR DELETE ON billing.account_limits FOR EACH ROW
+    EXECUTE FUNCTION billing.account_child_changed();
+CREATE TRIGGER account_stocks_changed AFTER INSERT OR UPDATE OR DELETE ON billing.account_stocks FOR EACH ROW
     EXECUTE FUNCTION billing.account_child_changed();
 
 -- The part of an account that the audit keeps; no personal data.
@@ -206,7 +213,7 @@ DECLARE
     t text;
 BEGIN
     FOREACH t IN ARRAY ARRAY['plans', 'plan_prices', 'features', 'plan_features', 'limits', 'plan_limits', 'rates', 'plan_rates',
-                             'credit_types', 'plan_credits', 'packs'] LOOP
+                             'credit_types', 'plan_credits', 'packs', 'stocks', 'plan_stocks'] LOOP
         EXECUTE format('CREATE TRIGGER %s_inserted AFTER INSERT ON billing.%s REFERENCING NEW TABLE AS new_rows
             FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed()', t, t);
         EXECUTE format('CREATE TRIGGER %s_updated AFTER UPDATE ON billing.%s REFERENCING OLD TABLE AS old_rows

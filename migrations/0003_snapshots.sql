@@ -103,6 +103,8 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
             FROM rates), '')
         || '},"credits":{' || coalesce((SELECT string_agg('"' || credit_key || '":' || credit_no, ',' ORDER BY credit_no)
             FROM credit_types), '')
+        || '},"stock":{' || coalesce((SELECT string_agg('"' || stock_key || '":' || stock_no, ',' ORDER BY stock_no)
+            FROM stocks), '')
         || '},"plans":[' || coalesce((SELECT string_agg('{"no":' || p.plan_no || ',"key":"' || p.plan_key || '","name":'
             || to_json(p.display_name)::text || ',"rank":' || p.rank || ',"free":' || p.is_free::text
             || ',"features":[' || coalesce((SELECT string_agg(f.feature_no::text, ',' ORDER BY f.feature_no)
@@ -113,6 +115,8 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
                 ',' ORDER BY r.rate_no) FROM plan_rates r WHERE r.plan_no = p.plan_no), '')
             || '},"credits":{' || coalesce((SELECT string_agg('"' || c.credit_no || '":' || c.quantity, ',' ORDER BY c.credit_no)
                 FROM plan_credits c WHERE c.plan_no = p.plan_no), '')
+            || '},"stock":{' || coalesce((SELECT string_agg('"' || s.stock_no || '":' || coalesce(s.amount::text, 'null'),
+                ',' ORDER BY s.stock_no) FROM plan_stocks s WHERE s.plan_no = p.plan_no), '')
             || '},"attributes":' || p.attributes::text
             || '}', ',' ORDER BY p.plan_no) FROM plans p), '')
         || ']}'

@@ -101,7 +101,7 @@ CREATE FUNCTION billing.catalog_credits(plan jsonb, path text)
         CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'overage' END) o(value)
 $$;
 
--- Features, limits, rates and credit types: named in the document, or kept while something still refers to them.
+-- Features, limits, rates, credit types and stocks: named in the document, or kept while something still refers to them.
 CREATE FUNCTION billing.catalog_apply_names(document jsonb) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
@@ -139,6 +139,11 @@ BEGIN
         WHERE c.key NOT IN (SELECT credit_key FROM credit_types);
     INSERT INTO credit_types (credit_no, credit_key)
         SELECT f.no, f.key FROM free_numbers(ARRAY(SELECT credit_no FROM credit_types), 0, 63, v_names, 'credits') f;
+
+    SELECT array_agg(s.key) INTO v_names FROM catalog_members(document -> 'stock', 'stock') s
+        WHERE s.key NOT IN (SELECT stock_key FROM stocks);
+    INSERT INTO stocks (stock_no, stock_key)
+        SELECT f.no, f.key FROM free_numbers(ARRAY(SELECT stock_no FROM stocks), 0, 63, v_names, 'stock') f;
 END $$;
 
 CREATE FUNCTION billing.catalog_apply_plans(document jsonb) RETURNS void LANGUAGE plpgsql
@@ -201,6 +206,20 @@ BEGIN
         JOIN rates r ON r.rate_key = x.key
         ON CONFLICT (plan_no, rate_no) DO UPDATE SET requests = excluded.requests, seconds = excluded.seconds
         WHERE ROW(pr.requests, pr.seconds) IS DISTINCT FROM ROW(excluded.requests, excluded.seconds);
+
+    DELETE FROM plan_stocks ps USING plans p, stocks s WHERE p.plan_no = ps.plan_no AND s.stock_no = ps.stock_no
+        AND document -> 'plans' ? p.plan_key
+        AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'stock' ? s.stock_key, false);
+    INSERT INTO plan_stocks AS ps (plan_no, stock_no, amount, unlimited)
+        SELECT p.plan_no, s.stock_no,
+               CASE WHEN c.value <> 'null' THEN catalog_number(c.value, 'plans.' || m.key || '.stock.' || c.key) END,
+               c.value = 'null'
+        FROM catalog_members(document -> 'plans', 'plans') m
+        JOIN plans p ON p.plan_key = m.key
+        CROSS JOIN LATERAL catalog_members(m.value -> 'stock', 'plans.' || m.key || '.stock') c
+        JOIN stocks s ON s.stock_key = c.key
+        ON CONFLICT (plan_no, stock_no) DO UPDATE SET amount = excluded.amount, unlimited = excluded.unlimited
+        WHERE ROW(ps.amount, ps.unlimited) IS DISTINCT FROM ROW(excluded.amount, excluded.unlimited);
 
     DELETE FROM plan_credits pc USING plans p, credit_types t WHERE p.plan_no = pc.plan_no
         AND t.credit_no = pc.credit_no AND document -> 'plans' ? p.plan_key
@@ -293,6 +312,10 @@ BEGIN
             CROSS JOIN LATERAL catalog_members(p.value -> 'credits', 'plans.' || p.key || '.credits') c
             WHERE NOT coalesce(document -> 'credits' ? c.key, false)
         UNION ALL
+        SELECT 'plans.' || p.key || '.stock.' || c.key FROM catalog_members(document -> 'plans', 'plans') p
+            CROSS JOIN LATERAL catalog_members(p.value -> 'stock', 'plans.' || p.key || '.stock') c
+            WHERE NOT coalesce(document -> 'stock' ? c.key, false)
+        UNION ALL
         SELECT 'packs.' || k.key || '.credit' FROM catalog_members(document -> 'packs', 'packs') k
             WHERE NOT coalesce(document -> 'credits' ? (k.value ->> 'credit'), false)) x;
     IF v_bad IS NOT NULL THEN
@@ -370,6 +393,10 @@ BEGIN
         AND NOT EXISTS (SELECT FROM plan_limits x WHERE x.limit_no = l.limit_no)
         AND NOT EXISTS (SELECT FROM account_limits x WHERE x.limit_no = l.limit_no)
         AND NOT EXISTS (SELECT FROM quota_periods x WHERE x.limit_no = l.limit_no);
+    DELETE FROM stocks s WHERE NOT coalesce(document -> 'stock' ? s.stock_key, false)
+        AND NOT EXISTS (SELECT FROM plan_stocks x WHERE x.stock_no = s.stock_no)
+        AND NOT EXISTS (SELECT FROM account_stocks x WHERE x.stock_no = s.stock_no)
+        AND NOT EXISTS (SELECT FROM stock_levels x WHERE x.stock_no = s.stock_no);
     DELETE FROM credit_types t WHERE NOT coalesce(document -> 'credits' ? t.credit_key, false)
         AND NOT EXISTS (SELECT FROM plan_credits x WHERE x.credit_no = t.credit_no)
         AND NOT EXISTS (SELECT FROM packs x WHERE x.credit_no = t.credit_no)

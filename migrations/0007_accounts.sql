@@ -23,6 +23,20 @@ CREATE FUNCTION billing.limit_states(p_account_id bigint)
     WHERE e.account_id = p_account_id
 $$;
 
+-- How many of a thing an account may have. cap NULL = unlimited.
+CREATE VIEW billing.effective_stocks AS
+    SELECT a.id AS account_id, s.stock_no, s.stock_key,
+        CASE WHEN a.deleted_at IS NOT NULL THEN 0
+             WHEN o.account_id IS NOT NULL THEN o.amount
+             WHEN p.plan_no IS NOT NULL THEN p.amount
+             ELSE 0 END AS cap,
+        CASE WHEN o.account_id IS NOT NULL THEN 'override' ELSE 'plan' END AS origin, o.expires_at
+    FROM billing.accounts a
+    CROSS JOIN billing.stocks s
+    LEFT JOIN billing.account_stocks o ON o.account_id = a.id AND o.stock_no = s.stock_no
+        AND (o.expires_at IS NULL OR o.expires_at > clock_timestamp())
+    LEFT JOIN billing.plan_stocks p ON p.plan_no = a.plan_no AND p.stock_no = s.stock_no;
+
 -- Everything about one account; NULL when there is none. Limits: null amount = unlimited.
 CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql STABLE
     SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
@@ -43,6 +57,11 @@ CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql 
             FROM effective_limits e JOIN limit_states(a.id) s USING (limit_no) WHERE e.account_id = a.id), '{}'),
         'rates', coalesce((SELECT jsonb_object_agg(r.rate_key, x.requests || '/' || x.seconds || 's')
             FROM plan_rates x JOIN rates r USING (rate_no) WHERE x.plan_no = a.plan_no), '{}'),
+        'stock', coalesce((SELECT jsonb_object_agg(e.stock_key, jsonb_build_object(
+                'amount', e.cap, 'unlimited', e.cap IS NULL, 'origin', e.origin, 'until', iso(e.expires_at),
+                'current', coalesce(s.current, 0), 'reserved', coalesce(s.reserved, 0),
+                'available', CASE WHEN e.cap < s.current + s.reserved THEN 0 ELSE e.cap - coalesce(s.current + s.reserved, 0) END))
+            FROM effective_stocks e LEFT JOIN stock_levels s USING (account_id, stock_no) WHERE e.account_id = a.id), '{}'),
         'features', coalesce((SELECT jsonb_object_agg(f.feature_key, jsonb_build_object(
                 'on', coalesce(o.enabled, true), 'origin', CASE WHEN o.account_id IS NULL THEN 'plan' ELSE 'override' END,
                 'until', iso(o.expires_at)))
@@ -123,7 +142,7 @@ BEGIN
                 IF c.type NOT IN ('string', 'null') THEN
                     PERFORM account_refuse(c.key || ' must be a text or null');
                 END IF;
-            WHEN c.key IN ('features', 'limits') THEN
+            WHEN c.key IN ('features', 'limits', 'stock') THEN
                 IF c.type <> 'object' THEN
                     PERFORM account_refuse(c.key || ' must be an object');
                 END IF;
@@ -134,11 +153,13 @@ BEGIN
                         ELSIF e.type NOT IN ('boolean', 'null') THEN
                             PERFORM account_refuse('feature "' || e.key || '" must be true, false or null');
                         END IF;
-                    ELSIF NOT EXISTS (SELECT FROM limits WHERE limit_key = e.key) THEN
+                    ELSIF c.key = 'limits' AND NOT EXISTS (SELECT FROM limits WHERE limit_key = e.key) THEN
                         PERFORM account_refuse('unknown limit "' || e.key || '"');
+                    ELSIF c.key = 'stock' AND NOT EXISTS (SELECT FROM stocks WHERE stock_key = e.key) THEN
+                        PERFORM account_refuse('unknown stock "' || e.key || '"');
                     ELSIF e.value NOT IN ('null', '"unlimited"')
                           AND NOT (e.type = 'number' AND (e.value #>> '{}') ~ '^\d{1,18}$') THEN
-                        PERFORM account_refuse('limit "' || e.key || '" must be a whole number, "unlimited" or null');
+                        PERFORM account_refuse(CASE c.key WHEN 'stock' THEN 'stock "' ELSE 'limit "' END || e.key || '" must be a whole number, "unlimited" or null');
                     END IF;
                 END LOOP;
             ELSE
@@ -148,7 +169,7 @@ BEGIN
 END $$;
 
 -- Changes what the keys of p_changes name and nothing else; answers account_show. NULL when there is no such account.
--- features: true | false | null (drop the override); limits: number | "unlimited" | null (drop the override).
+-- features: true | false | null (drop the override); limits and stock: number | "unlimited" | null (drop the override).
 -- The account's row is locked first, so overrides and columns change together and in one order.
 CREATE FUNCTION billing.account_set(p_account text, p_changes jsonb, p_actor text) RETURNS jsonb LANGUAGE plpgsql VOLATILE
     SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
@@ -194,6 +215,15 @@ BEGIN
         SELECT v_id, l.limit_no, CASE WHEN e.value <> '"unlimited"' THEN e.value::bigint END, e.value = '"unlimited"'
         FROM jsonb_each(c -> 'limits') e JOIN limits l ON l.limit_key = e.key WHERE e.value <> 'null'
         ON CONFLICT (account_id, limit_no) DO UPDATE
+            SET amount = excluded.amount, unlimited = excluded.unlimited, expires_at = NULL, reason = NULL
+        WHERE ROW(x.amount, x.unlimited, x.expires_at) IS DISTINCT FROM ROW(excluded.amount, excluded.unlimited, NULL);
+
+    DELETE FROM account_stocks x USING stocks s, jsonb_each(c -> 'stock') e
+        WHERE x.account_id = v_id AND x.stock_no = s.stock_no AND s.stock_key = e.key AND e.value = 'null';
+    INSERT INTO account_stocks AS x (account_id, stock_no, amount, unlimited)
+        SELECT v_id, s.stock_no, CASE WHEN e.value <> '"unlimited"' THEN e.value::bigint END, e.value = '"unlimited"'
+        FROM jsonb_each(c -> 'stock') e JOIN stocks s ON s.stock_key = e.key WHERE e.value <> 'null'
+        ON CONFLICT (account_id, stock_no) DO UPDATE
             SET amount = excluded.amount, unlimited = excluded.unlimited, expires_at = NULL, reason = NULL
         WHERE ROW(x.amount, x.unlimited, x.expires_at) IS DISTINCT FROM ROW(excluded.amount, excluded.unlimited, NULL);
 

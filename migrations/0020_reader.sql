@@ -29,14 +29,16 @@ GRANT EXECUTE ON FUNCTION billing.reader_account() TO billing_reader;
 
 -- What is for sale is nobody's secret.
 GRANT SELECT ON billing.plans, billing.plan_prices, billing.features, billing.plan_features, billing.limits, billing.plan_limits,
-    billing.rates, billing.plan_rates, billing.credit_types, billing.plan_credits, billing.packs TO billing_reader;
+    billing.rates, billing.plan_rates, billing.credit_types, billing.plan_credits, billing.packs,
+    billing.stocks, billing.plan_stocks TO billing_reader;
 
 DO $$
 DECLARE
     v_table text;
 BEGIN
     FOREACH v_table IN ARRAY ARRAY['accounts', 'account_features', 'account_limits', 'account_members', 'subscriptions', 'invoices',
-                                   'charges', 'disputes', 'credit_balances', 'credit_ledger', 'quota_periods', 'audit_log'] LOOP
+                                   'charges', 'disputes', 'credit_balances', 'credit_ledger', 'quota_periods', 'account_stocks', 'stock_levels',
+                                   'audit_log'] LOOP
         EXECUTE format('CREATE POLICY own_account ON billing.%I FOR SELECT TO billing_reader '
                        'USING (%I = (SELECT billing.reader_account()))',
                        v_table, CASE v_table WHEN 'accounts' THEN 'id' ELSE 'account_id' END);

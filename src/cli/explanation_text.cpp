@@ -167,6 +167,13 @@ void add_exceptions(std::string& out, const json_t* account) {
                 fmt::format("quota {} {}{}", key, amount ? std::to_string(*amount) : "unlimited", until(value)));
         }
     }
+    json_object_foreach(json_object_get(account, "stock"), key, value) {
+        if (text_of(value, "origin") == "override") {
+            const auto amount = integer_member(value, "amount");
+            section.line(
+                fmt::format("stock {} {}{}", key, amount ? std::to_string(*amount) : "unlimited", until(value)));
+        }
+    }
 }
 
 const char* word_of(Kind kind) noexcept {
@@ -227,6 +234,19 @@ bool add_quotas(std::string& out, const json_t* account) {
                                  with_moment(" until ", text_of(value, "ends"), ""), held));
     }
     return any_out;
+}
+
+void add_stock(std::string& out, const json_t* account) {
+    Section section{out, "stock"};
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(json_object_get(account, "stock"), key, value) {
+        const auto amount = integer_member(value, "amount");
+        const auto reserved = integer_member(value, "reserved").value_or(0);
+        section.line(fmt::format("{}: {} of {}{}", key, integer_member(value, "current").value_or(0),
+                                 amount ? std::to_string(*amount) : "unlimited",
+                                 reserved == 0 ? "" : ", " + std::to_string(reserved) + " being made"));
+    }
 }
 
 void add_hosts(std::string& out, const json_t* known) {
@@ -303,6 +323,7 @@ std::string explanation_text(const Explanation& explanation, const std::optional
     if (add_quotas(out, explanation.account())) {
         add_hosts(out, known);
     }
+    add_stock(out, explanation.account());
     add_stripe(out, known);
     if (cache) {
         add_cache(out, *cache, explanation.snapshot.stamp);

@@ -66,7 +66,7 @@ private:
 struct SetOptions {
     std::string account, plan, status, writes, maintenance, enforced, overage, grace_until, cycle_anchor, zone, email,
         name;
-    std::vector<std::string> features, limits;
+    std::vector<std::string> features, limits, stocks;
 
     Result<std::string> changes() const {
         Changes changes;
@@ -110,6 +110,11 @@ struct SetOptions {
         for (const auto& limit : limits) {
             if (!changes.entry("limits", limit)) {
                 return Error{"--limit " + limit + ": write NAME=NUMBER, NAME=unlimited or NAME=default"};
+            }
+        }
+        for (const auto& stock : stocks) {
+            if (!changes.entry("stock", stock)) {
+                return Error{"--stock " + stock + ": write NAME=NUMBER, NAME=unlimited or NAME=default"};
             }
         }
         if (changes.empty()) {
@@ -157,6 +162,8 @@ void add_account(CLI::App& app, CommandOptions& options, int& code) {
     set->add_option("--name", given.name);
     set->add_option("--feature", given.features, "NAME=on|off|default: an exception to the plan");
     set->add_option("--limit", given.limits, "NAME=NUMBER|unlimited|default: an exception to the plan");
+    set->add_option("--stock", given.stocks,
+                    "NAME=NUMBER|unlimited|default: how many things it may have, as an exception to the plan");
     set->callback([&] {
         const auto changes = given.changes();
         code = changes ? account_set(options, given.account, changes.value()) : fail(k_exit_usage, changes.error());

@@ -18,16 +18,17 @@ std::optional<std::uint8_t> number_of(std::string_view text, std::size_t below) 
     return static_cast<std::uint8_t>(no);
 }
 
-bool read_plan_limits(const json_t* source, Plan& plan) {
+// {"0": 20, "1": null}
+bool read_allowances(const json_t* source, std::size_t most, std::map<std::uint8_t, Allowance>& all) {
     const char* key = nullptr;
     json_t* value = nullptr;
     json_object_foreach(const_cast<json_t*>(source), key, value) {
-        const auto no = number_of(key, k_max_limits);
+        const auto no = number_of(key, most);
         if (!no || (!json_is_null(value) && !json_is_integer(value))) {
             return false;
         }
         const bool unlimited = json_is_null(value);
-        plan.limits[*no] = {unlimited, unlimited ? 0 : json_integer_value(value)};
+        all[*no] = {unlimited, unlimited ? 0 : json_integer_value(value)};
     }
     return true;
 }
@@ -96,7 +97,8 @@ std::optional<Plan> read_plan(const json_t* source) {
         }
         plan.features.set(static_cast<std::size_t>(number));
     }
-    if (!read_plan_limits(json_object_get(source, "limits"), plan) ||
+    if (!read_allowances(json_object_get(source, "limits"), k_max_limits, plan.limits) ||
+        !read_allowances(json_object_get(source, "stock"), k_max_stocks, plan.stock) ||
         !read_plan_rates(json_object_get(source, "rates"), plan) ||
         !read_plan_credits(json_object_get(source, "credits"), plan)) {
         return std::nullopt;
@@ -196,6 +198,9 @@ Result<Catalog> Catalog::read(std::string_view document) {
         !nameless.empty()) {
         return Error{"catalog document: credit " + nameless + " has no number"};
     }
+    if (auto nameless = read_named(json_object_get(root, "stock"), k_max_stocks, catalog.stock_); !nameless.empty()) {
+        return Error{"catalog document: stock " + nameless + " has no number"};
+    }
     std::size_t index = 0;
     json_array_foreach(json_object_get(root, "plans"), index, value) {
         auto plan = read_plan(value);
@@ -235,6 +240,12 @@ const Credit* Catalog::credit(std::string_view key) const noexcept {
     const auto found =
         std::find_if(credits_.begin(), credits_.end(), [key](const Credit& credit) { return credit.key == key; });
     return found == credits_.end() ? nullptr : &*found;
+}
+
+const Stock* Catalog::stock(std::string_view key) const noexcept {
+    const auto found =
+        std::find_if(stock_.begin(), stock_.end(), [key](const Stock& stock) { return stock.key == key; });
+    return found == stock_.end() ? nullptr : &*found;
 }
 
 std::optional<std::size_t> Catalog::feature(std::string_view key) const noexcept {

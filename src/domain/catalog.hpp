@@ -21,6 +21,7 @@ inline constexpr std::size_t k_max_limits = 64;
 inline constexpr std::size_t k_max_plans = 256; // number 0 is no plan
 inline constexpr std::size_t k_max_rates = 64;
 inline constexpr std::size_t k_max_credits = 64;
+inline constexpr std::size_t k_max_stocks = 64;
 
 using FeatureSet = std::bitset<k_max_features>;
 
@@ -43,6 +44,12 @@ struct Credit {
     std::string key;
 };
 
+// Things that an account has, as projects.
+struct Stock {
+    std::uint8_t no = 0;
+    std::string key;
+};
+
 // So many requests in so many seconds.
 struct RateAmount {
     std::int64_t count = 0;
@@ -51,7 +58,7 @@ struct RateAmount {
 inline constexpr std::int64_t k_most_rate_count = 1'000'000;
 inline constexpr std::int64_t k_most_rate_seconds = 366 * std::int64_t{86400};
 
-// Units for each period. Unlimited is a thing of its own: 0 means none.
+// Units for each period, or things at a time. Unlimited is a thing of its own: 0 means none.
 struct Allowance {
     bool unlimited = false;
     std::int64_t amount = 0;
@@ -67,6 +74,7 @@ struct Plan {
     std::map<std::uint8_t, Allowance> limits;     // by limit number; absent = none
     std::map<std::uint8_t, RateAmount> rates;     // by rate number; absent = no limit
     std::map<std::uint8_t, std::int64_t> credits; // units for each period by type; absent = none
+    std::map<std::uint8_t, Allowance> stock;      // by stock number; absent = none
     std::map<std::string, std::string, std::less<>> attributes;
 
     Allowance allowance(std::uint8_t limit_no) const;
@@ -92,6 +100,7 @@ public:
     const Limit* limit(std::string_view key) const noexcept;
     const Rate* rate(std::string_view key) const noexcept;
     const Credit* credit(std::string_view key) const noexcept;
+    const Stock* stock(std::string_view key) const noexcept;
     std::optional<std::size_t> feature(std::string_view key) const noexcept;
     // Their numbers, by name.
     const std::map<std::string, std::size_t, std::less<>>& features() const noexcept { return features_; }
@@ -103,6 +112,7 @@ private:
     std::vector<Limit> limits_;
     std::vector<Rate> rates_;
     std::vector<Credit> credits_;
+    std::vector<Stock> stock_;
     std::map<std::string, std::size_t, std::less<>> features_;
 };
 

@@ -39,11 +39,12 @@ public:
             return "the file must hold one JSON object with \"plans\"";
         }
         known_members(root, "",
-                      {"default_plan", "policies", "features", "quotas", "rates", "credits", "plans", "packs"});
+                      {"default_plan", "policies", "features", "quotas", "rates", "credits", "stock", "plans", "packs"});
         declared_features(json_object_get(root, "features"));
         quotas(json_object_get(root, "quotas"));
         names(json_object_get(root, "rates"), "rates", file_.rates_);
         names(json_object_get(root, "credits"), "credits", file_.credits_);
+        names(json_object_get(root, "stock"), "stock", file_.stock_);
         plans(json_object_get(root, "plans"));
         packs(json_object_get(root, "packs"));
         policies(json_object_get(root, "policies"));
@@ -53,6 +54,9 @@ public:
         }
         if (file_.rates_.size() > k_max_rates) {
             problem("rates", "more than 64 rates");
+        }
+        if (file_.stock_.size() > k_max_stocks) {
+            problem("stock", "more than 64 stocks");
         }
         return problems();
     }
@@ -184,6 +188,15 @@ private:
         }
     }
 
+    void plan_stock(const json_t* object, const std::string& path) {
+        each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
+            if (!file_.stock_.contains(key)) {
+                problem(where, "is not declared; declared: " + join(file_.stock_));
+            }
+            amount(value, where, true);
+        });
+    }
+
     void plan_quotas(const json_t* object, const std::string& path) {
         each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
             const auto quota = file_.quotas_.find(key);
@@ -277,7 +290,7 @@ private:
         }
         known_members(value, path,
                       {"name", "description", "rank", "free", "price", "features", "quotas", "rates", "credits",
-                       "rollover", "attributes"});
+                       "stock", "rollover", "attributes"});
         description(value, path);
         const auto rank = integer_member(value, "rank");
         if (!rank || *rank < 0 || *rank > 1000) {
@@ -290,6 +303,7 @@ private:
         plan_quotas(json_object_get(value, "quotas"), path + ".quotas");
         plan_rates(json_object_get(value, "rates"), path + ".rates");
         plan_credits(json_object_get(value, "credits"), path + ".credits");
+        plan_stock(json_object_get(value, "stock"), path + ".stock");
         yes_or_no(json_object_get(value, "rollover"), path + ".rollover");
         each(json_object_get(value, "price"), path + ".price",
              [this](const std::string& interval, const json_t* price_value, const std::string& where) {

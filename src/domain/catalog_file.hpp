@@ -37,6 +37,7 @@ public:
     const std::map<std::string, Windows, std::less<>>& quotas() const noexcept { return quotas_; }
     const std::set<std::string, std::less<>>& rates() const noexcept { return rates_; }
     const std::set<std::string, std::less<>>& credits() const noexcept { return credits_; }
+    const std::set<std::string, std::less<>>& stock() const noexcept { return stock_; }
 
     // Of any plan.
     const std::set<std::string, std::less<>>& attributes() const noexcept { return attributes_; }
@@ -52,6 +53,7 @@ private:
     std::map<std::string, Windows, std::less<>> quotas_;
     std::set<std::string, std::less<>> rates_;
     std::set<std::string, std::less<>> credits_;
+    std::set<std::string, std::less<>> stock_;
     std::set<std::string, std::less<>> attributes_;
 };
 

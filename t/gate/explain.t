@@ -69,6 +69,16 @@ subtest 'O1: a quota that is used up' => sub {
         'what lies with hosts, and which hosts they may be';
 };
 
+subtest 'O1: stock' => sub {
+    $world->sql(q{SELECT billing.stock_count('eater', 'brands', 2)});
+    like text('eater'), qr/^stock +brands: 2 of 1$/m, 'G11: how many there are, of how many';
+    $world->must('account', 'set', 'eater', '--stock', 'brands=unlimited');
+    my $told = text('eater');
+    like $told, qr/^stock +brands: 2 of unlimited$/m, 'G11: an exception';
+    like $told, qr/^exceptions +stock brands unlimited$/m, 'is told as one';
+    is $world->must('account', 'set', 'eater', '--stock', 'brands=default', '--json') =~ /"amount": ?1,/, 1, 'and ends';
+};
+
 subtest 'O1: what Stripe has told' => sub {
     $world->sql(q{SELECT * FROM billing.customer_link('paid', 'cus_paid')});
     $world->sql(q{INSERT INTO billing.subscriptions (subscription_id, account_id, status, plan_no, price_id, period_end)

@@ -14,12 +14,14 @@ my $catalog = {
     features     => ['basic_wizard', 'export'],
     quotas       => { requests => { period => 'month' }, calls => { period => 'minute' } },
     credits      => { logo => {}, mockup => {} },
+    stock        => { projects => {}, seats => {} },
     plans        => {
         free => { name => "Free \"\x{e9}\"", rank => 0, free => $true, features => ['basic_wizard'], quotas => { requests => 20 },
-                  credits => { logo => 4 }, attributes => { priority => 10 } },
+                  credits => { logo => 4 }, stock => { projects => 0, seats => 1 }, attributes => { priority => 10 } },
         pro => { name => 'Pro', rank => 2, price => { month => { id => 'price_m', amount => 7900, currency => 'usd' },
                   year => { amount => 79000, currency => 'usd' } },
-                  features => ['export', 'white_label'], quotas => { requests => $unlimited, calls => 5 } },
+                  features => ['export', 'white_label'], quotas => { requests => $unlimited, calls => 5 },
+                  stock => { projects => $unlimited } },
         team => { rank => 1 },
     },
     packs => { logo_10 => { price => { id => 'price_p', amount => 1000, currency => 'usd' }, credit => 'logo', quantity => 10 } },
@@ -42,12 +44,14 @@ ok $doc->{plans}[0]{free} && !$doc->{plans}[2]{free}, 'free is a boolean';
 is_deeply $doc->{plans}[2]{limits}, { 0 => 5, 1 => undef }, 'null means unlimited';
 is_deeply $doc->{plans}[2]{features}, [1, 2], 'features of a plan by number';
 is_deeply $doc->{plans}[1]{limits}, {}, 'absent is absent';
+is_deeply $doc->{stock}, { projects => 0, seats => 1 }, 'G11: stock by name';
+is_deeply [map { $_->{stock} } @{ $doc->{plans} }], [{ 0 => 0, 1 => 1 }, {}, { 0 => undef }], 'G11: of a plan: none, so many, unlimited';
 is $doc->{default_plan}, 1, 'default plan';
 
 # Nothing changes at a second apply, not even on disk.
 my $rows = q{SELECT string_agg(x, ' ' ORDER BY x) FROM (
     } . join(' UNION ALL ', map { "SELECT '$_' || xmin::text || ctid::text FROM billing.$_" }
-    qw(plans plan_prices features plan_features limits plan_limits credit_types plan_credits packs pack_prices meta)) . ') t(x)';
+    qw(plans plan_prices features plan_features limits plan_limits credit_types plan_credits packs pack_prices stocks plan_stocks meta)) . ') t(x)';
 my $before = $db->psql($rows);
 is_deeply $db->apply_catalog($catalog), { changed => JSON::PP::false, version => $first->{version} }, 'a second apply changes nothing';
 is $db->psql('SELECT catalog_version FROM billing.meta'), $first->{version}, 'and keeps the version';
@@ -82,6 +86,8 @@ my $less = dclone($catalog);
 delete $less->{plans}{$_} for qw(pro team);
 delete $less->{features};
 delete $less->{packs};
+delete $less->{stock};
+delete $less->{plans}{free}{stock};
 ok $db->apply_catalog($less)->{changed}, 'a smaller file';
 is $db->psql('SELECT plan_no, plan_key, active FROM billing.plans ORDER BY 1'), "1|free|t\n3|pro|f",
     'a plan that an account holds becomes inactive, one that nobody holds goes';
@@ -89,6 +95,7 @@ is $db->psql('SELECT price_id, active FROM billing.plan_prices WHERE price_id IS
     'the price of a withdrawn plan stays known';
 is_deeply [map { $_->{key} } @{ document()->{plans} }], ['free', 'pro'], 'the inactive plan stays listed';
 is_deeply document()->{plans}[1]{features}, [1, 2], 'and keeps what it grants';
+is $db->psql('SELECT stock_key FROM billing.stocks'), 'projects', 'a stock goes when no plan has it, not even a withdrawn one';
 is $db->psql('SELECT active FROM billing.packs'), 'f', 'a withdrawn pack becomes inactive';
 $less->{plans}{new} = { rank => -5 };
 $db->apply_catalog($less);
@@ -117,6 +124,8 @@ my %wrong = (
     'a plan that is a text'     => [qr/plans.bad must be an object/, sub { $_[0]{plans}{bad} = 'x' }],
     'an undeclared quota'       => [qr/plans.team.quotas.nope is not declared/, sub { $_[0]{plans}{team}{quotas}{nope} = 1 }],
     'an undeclared credit'      => [qr/plans.team.credits.nope is not declared/, sub { $_[0]{plans}{team}{credits}{nope} = 1 }],
+    'an undeclared stock'       => [qr/plans.team.stock.nope is not declared/, sub { $_[0]{plans}{team}{stock}{nope} = 1 }],
+    'half a thing'              => [qr/plans.free.stock.seats must be a whole number/, sub { $_[0]{plans}{free}{stock}{seats} = 1.5 }],
     'a pack of no credit'       => [qr/packs.logo_10.credit is not declared/, sub { $_[0]{packs}{logo_10}{credit} = 'nope' }],
     'a negative quota'          => [qr/violates check/, sub { $_[0]{plans}{free}{quotas}{requests} = -1 }],
     'half a request'            => [qr/must be a whole number/, sub { $_[0]{plans}{free}{quotas}{requests} = 1.5 }],

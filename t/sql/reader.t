@@ -26,9 +26,9 @@ sub as {
 }
 
 my %tables = map { $_ => 1 } @{ $w->d->selectcol_arrayref(q{SELECT relname FROM pg_class WHERE relnamespace = 'billing'::regnamespace AND relkind = 'r'}) };
-my @catalog = qw(plans plan_prices features plan_features limits plan_limits rates plan_rates credit_types plan_credits packs);
+my @catalog = qw(plans plan_prices features plan_features limits plan_limits rates plan_rates credit_types plan_credits packs stocks plan_stocks);
 my @tenant = qw(accounts account_features account_limits account_members subscriptions invoices charges refunds disputes credit_balances credit_ledger
-    quota_periods audit_log usage_charges);
+    quota_periods account_stocks stock_levels stock_ledger audit_log usage_charges);
 for my $table (@catalog) {
     ok ref as(undef, "SELECT * FROM billing.$table"), "$table is open";
     delete $tables{$table};

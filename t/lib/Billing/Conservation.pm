@@ -3,7 +3,7 @@
 package Billing::Conservation;
 use v5.36;
 use Exporter qw(import);
-our @EXPORT_OK = qw(credits_astray quotas_astray);
+our @EXPORT_OK = qw(credits_astray quotas_astray stock_astray);
 
 # Balances that are not what their ledger tells, a line each; none where all is well.
 # have: remaining less overage; told: the sum of all movements, less what lapsed. used: of this period; spent: what its rows took.
@@ -44,6 +44,23 @@ END
     my $bound = sub ($account) { ($allowed->{$account} // 0) + ($allowed->{'*'} // 0) };
     my @astray = grep { $_->{least} < 0 || $_->{negative} < 0 || $_->{forfeited} > $bound->($_->{external_id}) } @$rows;
     return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @astray;
+}
+
+# Levels of stock that are not what their rows tell. current: the sum of what the ledger says was made and removed; reserved: the
+# sum of what is held.
+sub stock_astray($dbh) {
+    my $rows = $dbh->selectall_arrayref(<<'END', {Slice => {}});
+        SELECT a.external_id, s.stock_key, x.current, x.told, x.reserved, x.held FROM (
+            SELECT k.account_id, k.stock_no, coalesce(l.current, 0) AS current, coalesce(l.reserved, 0) AS reserved,
+                (SELECT coalesce(sum(g.quantity), 0) FROM billing.stock_ledger g WHERE g.account_id = k.account_id AND g.stock_no = k.stock_no) AS told,
+                (SELECT coalesce(sum(h.quantity), 0) FROM billing.stock_holds h WHERE h.account_id = k.account_id AND h.stock_no = k.stock_no) AS held
+            FROM (SELECT account_id, stock_no FROM billing.stock_levels UNION SELECT account_id, stock_no FROM billing.stock_ledger
+                  UNION SELECT account_id, stock_no FROM billing.stock_holds) k
+            LEFT JOIN billing.stock_levels l USING (account_id, stock_no)) x
+        JOIN billing.accounts a ON a.id = x.account_id JOIN billing.stocks s USING (stock_no)
+        WHERE x.current <> x.told OR x.reserved <> x.held ORDER BY 1, 2
+END
+    return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @$rows;
 }
 
 1;
