@@ -37,12 +37,13 @@ std::optional<CreditAction> action_of(std::string_view path) noexcept {
         std::string_view name;
         CreditAction action;
     };
-    constexpr std::array<Named, 6> k_actions = {{{"check", CreditAction::check},
+    constexpr std::array<Named, 7> k_actions = {{{"check", CreditAction::check},
                                                  {"take", CreditAction::take},
                                                  {"commit", CreditAction::commit},
                                                  {"refund", CreditAction::refund},
                                                  {"grant", CreditAction::grant},
-                                                 {"adjust", CreditAction::adjust}}};
+                                                 {"adjust", CreditAction::adjust},
+                                                 {"stock", CreditAction::stock}}};
     const std::string_view name = path.substr(path.find_last_of('/') + 1);
     const auto* known =
         std::find_if(k_actions.begin(), k_actions.end(), [&](const Named& n) { return n.name == name; });
@@ -66,6 +67,23 @@ bool is_line(std::string_view text) noexcept {
 }
 
 Response invalid(std::string_view detail) { return problem(400, "INVALID_REQUEST", "Invalid request", detail); }
+
+// How many things of a stock there are, or the question.
+std::optional<Response> read_stock(const Request& request, const Input& input, CreditCall& call) {
+    call.account = input.text({"account"});
+    call.credit = input.text({"stock"});
+    call.key = input.text({"key", "idempotencyKey"});
+    call.key = call.key.empty() ? request.idempotency_key : call.key;
+    call.reason = input.text({"reason"});
+    if (!read_number(input.text({"current"}), call.quantity)) {
+        return invalid("Write current as a whole number");
+    }
+    if (!is_line(call.reason)) {
+        return invalid("Write reason as one line of up to 200 bytes");
+    }
+    return call.account.empty() || call.credit.empty() ? std::optional{invalid("Write account and stock")}
+                                                       : std::nullopt;
+}
 
 // A refusal where the input cannot be meant so.
 std::optional<Response> read_call(const Request& request, const Input& input, CreditCall& call) {
@@ -119,8 +137,9 @@ Response answer(const json_t* told) {
 
 bool is_of_unknown(const json_t* told) { return text_member(told, "code") == "UNKNOWN_ACCOUNT"; }
 
-bool makes_accounts(CreditAction action) noexcept {
-    return action == CreditAction::take || action == CreditAction::grant || action == CreditAction::adjust;
+bool makes_accounts(const CreditCall& call) noexcept {
+    return call.action == CreditAction::take || call.action == CreditAction::grant ||
+           call.action == CreditAction::adjust || (call.action == CreditAction::stock && call.quantity);
 }
 
 Task<Json> ask(CreditCall call, Services& services, bool create) {
@@ -152,13 +171,14 @@ Task<Response> credits_api(Request request, Services& services, const EndpointSe
     }
     CreditCall call;
     call.action = *action;
-    if (auto refusal = read_call(request, input.value(), call)) {
+    const auto read = *action == CreditAction::stock ? read_stock : read_call;
+    if (auto refusal = read(request, input.value(), call)) {
         co_return std::move(*refusal);
     }
     if (*action == CreditAction::check && !valid_account_id(call.account)) {
         co_return invalid("An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -");
     }
-    const bool create = settings.create_accounts && makes_accounts(*action) && valid_account_id(call.account);
+    const bool create = settings.create_accounts && makes_accounts(call) && valid_account_id(call.account);
     Json told = co_await ask(std::move(call), services, create);
     co_return told ? answer(told.get()) : state_unavailable();
 }

@@ -30,6 +30,10 @@ Statement statement_of(const CreditCall& call) {
     case CreditAction::grant:
         return {"SELECT billing.grant_credits($1, $2, $3, $4, $5)::text",
                 PgParams(call.account, call.credit, call.quantity, call.key, reason("granted"))};
+    case CreditAction::stock:
+        return {"SELECT billing.stock_count($1, $2, $3, $4, $5)::text",
+                PgParams(call.account, call.credit, call.quantity,
+                         call.key.empty() ? std::nullopt : std::optional{call.key}, reason("stated"))};
     case CreditAction::adjust:
         break;
     }

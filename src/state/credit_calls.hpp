@@ -1,4 +1,5 @@
-// Credits by names: what the application's back ends ask for, one call at a time. SQL's own words are the answer.
+// Credits, and counts of a stock, by names: what the application's back ends ask for, one call at a time. SQL's own
+// words are the answer.
 #pragma once
 
 #include "async/task.hpp"
@@ -12,14 +13,14 @@
 
 namespace billing {
 
-enum class CreditAction : std::uint8_t { check, take, commit, refund, grant, adjust };
+enum class CreditAction : std::uint8_t { check, take, commit, refund, grant, adjust, stock };
 
 struct CreditCall {
     CreditAction action = CreditAction::check;
     std::string account;
-    std::string credit; // type
-    std::string key;    // once for each; check needs none
-    std::optional<std::int64_t> quantity;
+    std::string credit;                       // type; of stock: its name
+    std::string key;                          // once for each; check and stock need none
+    std::optional<std::int64_t> quantity;     // of stock: how many there are; none: only asked
     std::optional<std::int64_t> hold_seconds; // of take: undecided, it comes back after that
     std::string job;                          // of take: what the ledger says it was for
     std::string reason;                       // of refund, grant, adjust: what the ledger says

@@ -1,4 +1,4 @@
-# Promise: C15: the application's own back ends check, take, commit, refund, grant and adjust credits, each call once for its key however
+# Promise: C15: the application's own back ends check, take, commit, refund, grant and adjust credits, and state the count of a stock, each call once for its key however
 # often it is repeated; nobody else can. A job that fails long after its request was answered gives its credits back. AC-14, AC-15, AC-18.
 use v5.36;
 use Billing::Test;
@@ -77,6 +77,20 @@ subtest 'what cannot be meant so' => sub {
     is answer_of(call('steal', \%good)), '404 NOT_FOUND', 'an action that there is not';
     is answer_of(call('take', {%good, account => 'stranger'}, path => '/known/credits/')), '404 UNKNOWN_ACCOUNT', 'where strangers are not made, they are not';
     is $host->get('/internal/credits/check', Authorization => "Bearer $token")->status, 405, 'GET does nothing';
+};
+
+subtest 'C15, G11: the count of a stock' => sub {
+    my %told = (success => 1, current => 0, reserved => 0, limit => 1, remaining => 1);
+    is_deeply call('stock', {account => 'a', stock => 'brands'})->json, \%told, 'told';
+    is_deeply call('stock', {account => 'a', stock => 'brands', current => 3, reason => 'imported'})->json, {%told, current => 3, remaining => 0}, 'stated, more than allowed too';
+    is_deeply call('stock', {account => 'a', stock => 'brands', current => '0', key => 's1'})->json, \%told, 'none are left';
+    is_deeply call('stock', {account => 'a', stock => 'brands', current => 2}, 'Idempotency-Key' => 's1')->json, {%told, repeated => 1}, 'G17: once for a key';
+    is_deeply [map { "$_->{action} $_->{quantity} $_->{reason}" } $world->sql('SELECT * FROM billing.stock_ledger ORDER BY id')], ['set 3 imported', 'set -3 stated'], 'the ledger says why';
+    is answer_of(call('stock', {account => 'maker', stock => 'brands'})), '404 UNKNOWN_ACCOUNT', 'a question makes no account';
+    is call('stock', {account => 'maker', stock => 'brands', current => 1})->json->{current}, 1, 'S10: a statement does';
+    is answer_of(call('stock', $_->[1])), $_->[2], $_->[0] for ['no account', {stock => 'brands'}, '400 INVALID_REQUEST'], ['no stock', {account => 'a', current => 1}, '400 INVALID_REQUEST'],
+        ['an unknown stock', {account => 'a', stock => 'gold'}, '400 UNKNOWN_STOCK'], ['a count that is none', {account => 'a', stock => 'brands', current => '1e3'}, '400 INVALID_REQUEST'],
+        ['less than none', {account => 'a', stock => 'brands', current => -1}, '400 INVALID_QUANTITY'], ['a key with a colon', {account => 'a', stock => 'brands', current => 1, key => 'a:b'}, '400 INVALID_KEY'];
 };
 
 subtest 'never public' => sub {
