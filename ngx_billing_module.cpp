@@ -74,6 +74,8 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_rate"), NGX_CONF_TAKE12, set_rate), // NAME [hosts=N]
     level_directive(ngx_string("billing_credits"), NGX_CONF_2MORE,
                     set_credits), // TYPE N|$variable [hold=TIME] [settle=$variable] [max=N]
+    level_directive(ngx_string("billing_stock"), NGX_CONF_2MORE,
+                    set_stock), // NAME create|delete [N] [method=M] [hold=TIME]
     level_directive(ngx_string("billing_read_methods"), NGX_CONF_1MORE, set_read_methods), // METHOD...
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 

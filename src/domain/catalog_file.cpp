@@ -38,8 +38,9 @@ public:
         if (!json_is_object(root)) {
             return "the file must hold one JSON object with \"plans\"";
         }
-        known_members(root, "",
-                      {"default_plan", "policies", "features", "quotas", "rates", "credits", "stock", "plans", "packs"});
+        known_members(
+            root, "",
+            {"default_plan", "policies", "features", "quotas", "rates", "credits", "stock", "plans", "packs"});
         declared_features(json_object_get(root, "features"));
         quotas(json_object_get(root, "quotas"));
         names(json_object_get(root, "rates"), "rates", file_.rates_);

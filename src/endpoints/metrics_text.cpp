@@ -30,6 +30,7 @@ constexpr std::array k_denied = {
     Reading{Counter::denied_limit, "limit"},
     Reading{Counter::denied_rate, "rate"},
     Reading{Counter::denied_credits, "credits"},
+    Reading{Counter::denied_stock, "stock"},
     Reading{Counter::denied_unavailable, "unavailable"},
 };
 constexpr std::array k_webhooks = {
@@ -135,6 +136,12 @@ void add_zone(Page& page, const HostMetrics& host) {
     page.sample(label("state", "taken"), host.count(Counter::credits_taken));
     page.sample(label("state", "committed"), host.count(Counter::credits_committed));
     page.sample(label("state", "given_back"), host.count(Counter::credits_given_back));
+    page.family("billing_stock_total", "counter",
+                "Creates of a stock's things: places reserved, and of those, made and given back; and deletes.");
+    page.sample(label("state", "reserved"), host.count(Counter::stock_reserved));
+    page.sample(label("state", "made"), host.count(Counter::stock_made));
+    page.sample(label("state", "given_back"), host.count(Counter::stock_given_back));
+    page.sample(label("state", "removed"), host.count(Counter::stock_removed));
     page.family("billing_late_units_total", "counter",
                 "Units let through while nobody could be asked: noted to be charged, or lost for want of room.");
     page.sample(label("outcome", "noted"), host.count(Counter::late_noted));

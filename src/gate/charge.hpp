@@ -20,14 +20,16 @@ struct Taking {
     std::uint8_t decision; // of the request's several; those that wait for credits have a number of their own
 };
 
-// Units of credits that a request has taken, or asks for at present.
+// Units of credits, or places of a stock, that a request has taken, or asks for at present; or what it removes.
 struct CreditTaking {
     std::uint64_t account_id = 0;
     std::uint32_t units = 0;
     std::uint32_t keep = 0; // of them, or more, if it is paid
-    std::uint8_t credit_no = 0;
-    bool taken = false; // else PostgreSQL is asked, or nobody has heard its answer
-    TakingName name;    // shared by all types of one decision
+    std::uint8_t no = 0;    // of the type of credits, or the stock
+    TakingKind kind = TakingKind::credits;
+    std::uint8_t decision = 0; // as in Taking
+    bool taken = false;        // with all of its decision; else PostgreSQL is asked, or nobody has heard its answer
+    TakingName name;           // shared by all of a kind of one decision
 };
 
 struct CreditCharge {
@@ -37,12 +39,11 @@ struct CreditCharge {
     std::uint8_t decisions = 0; // that waited for them
     TakingName reservation;     // of the last of them that took some
 
-    // PostgreSQL has said so.
-    void taken(const TakingName& name) noexcept {
+    // PostgreSQL has said so, of all that the decision takes.
+    void taken(std::uint8_t decision) noexcept {
         for (std::uint32_t index = 0; index < count; ++index) {
-            takings[index].taken = takings[index].taken || takings[index].name == name;
+            takings[index].taken = takings[index].taken || takings[index].decision == decision;
         }
-        reservation = name;
     }
 
     bool pending(std::uint64_t account_id) const noexcept {
@@ -55,11 +56,11 @@ struct CreditCharge {
     }
 
     // Units of this type that the account has paid already in this request.
-    std::uint32_t paid(std::uint64_t account_id, std::uint8_t credit_no) const noexcept {
+    std::uint32_t paid(std::uint64_t account_id, TakingKind kind, std::uint8_t no) const noexcept {
         std::uint32_t sum = 0;
         for (std::uint32_t index = 0; index < count; ++index) {
             const CreditTaking& taking = takings[index];
-            const bool same = taking.account_id == account_id && taking.credit_no == credit_no;
+            const bool same = taking.account_id == account_id && taking.kind == kind && taking.no == no;
             sum += same && taking.taken ? taking.units : 0;
         }
         return sum;

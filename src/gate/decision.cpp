@@ -28,6 +28,7 @@ constexpr std::array<Face, k_reasons> k_faces = {{
     {402, "LIMIT"},
     {429, "RATE"},
     {402, "INSUFFICIENT_CREDITS"},
+    {402, "LIMIT"},
     {503, "BILLING_UNAVAILABLE"},
 }};
 

@@ -27,9 +27,10 @@ enum class Reason : std::uint8_t {
     limit_reached,         // 402
     rate_exceeded,         // 429
     credits_short,         // 402
+    stock_full,            // 402
     unavailable,           // 503: neither cache nor database can tell
 };
-inline constexpr std::size_t k_reasons = 17;
+inline constexpr std::size_t k_reasons = 18;
 
 // Where the facts came from.
 enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
@@ -38,10 +39,10 @@ enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
 struct Meter {
     bool metered = false;
     bool unlimited = false;
-    std::uint8_t quota = 0; // index among the location's quotas, or, where one refuses, its rates or credits
+    std::uint8_t quota = 0; // index among the location's quotas, or, where one refuses, its rates, credits or stock
     std::uint64_t limit = 0;
-    std::uint64_t remaining = 0;
-    std::int64_t reset = 0; // 0 = never, or not known
+    std::uint64_t remaining = 0; // of a stock that is full: how many things there are, perhaps more than the limit
+    std::int64_t reset = 0;      // 0 = never, or not known
     std::uint32_t cost = 0;
     std::uint32_t window = 0; // seconds, of a period that is the account's own; 0 = of the calendar
 
@@ -63,8 +64,8 @@ struct Decision {
 // The HTTP status that nginx answers by default.
 int default_status(Reason reason) noexcept;
 
-// As in $billing_reason and the problem's `code`, e.g. PLAN_REQUIRED; for a limit LIMIT, which the body completes by
-// its name.
+// As in $billing_reason and the problem's `code`, e.g. PLAN_REQUIRED; for a limit and a stock LIMIT, which the body
+// completes by its name.
 std::string_view code_of(Reason reason) noexcept;
 
 // What WWW-Authenticate says of it; "" where it says nothing.

@@ -13,12 +13,24 @@ namespace {
 // Up to this long without news from PostgreSQL a host's knowledge is as good as new.
 constexpr std::uint64_t k_fresh_ms = 5000;
 
+Counter outcome_of(TakingKind kind, bool paid) noexcept {
+    switch (kind) {
+    case TakingKind::stock:
+        return paid ? Counter::stock_made : Counter::stock_given_back;
+    case TakingKind::removal:
+        return Counter::stock_removed;
+    case TakingKind::credits:
+        break;
+    }
+    return paid ? Counter::credits_committed : Counter::credits_given_back;
+}
+
 } // namespace
 
 Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
-           CreditTakings& credits, CreditVerdicts& verdicts, std::vector<const Rules*> rules)
+           CreditTakings& credits, CreditTakings& stock, CreditVerdicts& verdicts, std::vector<const Rules*> rules)
     : reactor_(reactor), table_(table), catalogs_(catalogs), accounts_(accounts), funding_(funding), credits_(credits),
-      verdicts_(verdicts), rules_(std::move(rules)) {}
+      stock_(stock), verdicts_(verdicts), rules_(std::move(rules)) {}
 
 // Several functions for the reader, one for the processor.
 [[gnu::flatten]] bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
@@ -65,7 +77,7 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
 
 void Gate::refund(Charge& charge) noexcept {
     undo(charge, 0);
-    tell_credits(charge, false);
+    tell_credits(charge, false, true);
 }
 
 void Gate::settle_quota(Charge& charge, std::size_t rules_index, std::size_t quota, std::uint32_t units,
@@ -114,7 +126,7 @@ void Gate::settle_credits(Charge& charge, std::size_t rules_index, std::size_t c
     CreditTaking* last = nullptr;
     for (std::uint32_t index = 0; index < charge.credits->count; ++index) {
         CreditTaking& taking = charge.credits->takings[index];
-        if (taking.credit_no == credit_no) {
+        if (taking.kind == TakingKind::credits && taking.no == credit_no) {
             taking.keep = std::min(taking.units, more);
             more -= taking.keep;
             last = &taking;
@@ -125,7 +137,7 @@ void Gate::settle_credits(Charge& charge, std::size_t rules_index, std::size_t c
     }
 }
 
-void Gate::commit(Charge& charge) noexcept { tell_credits(charge, true); }
+void Gate::commit(Charge& charge, bool answered) noexcept { tell_credits(charge, true, answered); }
 
 bool Gate::look(const Ask& ask, AccountKey key, Seen& seen) const noexcept {
     if (!table_.find(key, seen.view)) {
@@ -372,16 +384,25 @@ void Gate::give_back(const Taking& taking) noexcept {
     }
 }
 
-void Gate::tell_credits(Charge& charge, bool paid) noexcept {
+void Gate::tell_credits(Charge& charge, bool paid, bool answered) noexcept {
     while (charge.credits != nullptr && charge.credits->count > 0) {
         const CreditTaking& taking = charge.credits->takings[--charge.credits->count];
-        CreditVerdict verdict{taking.name, taking.account_id, taking.credit_no, std::nullopt};
-        if (!paid || taking.keep != taking.units) {
-            verdict.keep = paid ? taking.keep : 0;
-        }
-        verdicts_.tell(verdict);
-        table_.count(paid ? Counter::credits_committed : Counter::credits_given_back);
+        tell_credit(taking, paid && (answered || taking.kind != TakingKind::removal));
     }
+}
+
+void Gate::tell_credit(const CreditTaking& taking, bool paid) noexcept {
+    CreditVerdict verdict{taking.name, taking.account_id, taking.no, std::nullopt, taking.kind};
+    if (taking.kind == TakingKind::removal) {
+        if (!paid) {
+            return; // nothing was removed
+        }
+        verdict.keep = -std::int64_t{taking.units};
+    } else if (!paid || taking.keep != taking.units) {
+        verdict.keep = paid ? taking.keep : 0;
+    }
+    verdicts_.tell(verdict);
+    table_.count(outcome_of(taking.kind, paid));
 }
 
 [[gnu::noinline]] Decision Gate::without_account(const Ask& ask) const noexcept {

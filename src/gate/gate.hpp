@@ -30,6 +30,7 @@ struct Ask {
     CreditUnits credits{};            // one for each type of credits
     std::int64_t now = 0;             // unix seconds
     std::uint64_t now_ms = 0;         // monotonic
+    std::uint8_t stock = 0;           // a bit for each rule of a stock by which the request makes or removes something
     bool counts = true;               // false: nginx's own work, which uses up no rate
     bool write = false;               // a method that changes things
     StatusSet live = k_live_statuses; // under which a paid plan may be used
@@ -41,7 +42,7 @@ class Gate {
 public:
     // `rules` in the order of Ask::rules_index. All references outlive the gate.
     Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
-         CreditTakings& credits, CreditVerdicts& verdicts, std::vector<const Rules*> rules);
+         CreditTakings& credits, CreditTakings& stock, CreditVerdicts& verdicts, std::vector<const Rules*> rules);
 
     // Lock-free, allocates nothing, does no I/O (but for the first request after a catalog change, which binds the
     // rules anew). `decision` is a new one. False: shared memory cannot tell; go on with resolve().
@@ -60,8 +61,9 @@ public:
                       std::string_view account, std::int64_t now, std::uint64_t now_ms) noexcept;
     void settle_credits(Charge& charge, std::size_t rules_index, std::size_t credit, std::uint32_t units) noexcept;
 
-    // The charge is paid. Later calls do nothing.
-    void commit(Charge& charge) noexcept;
+    // The charge is paid. Later calls do nothing. Not `answered`: the client has left, and nobody knows what came of
+    // it; then nothing was removed.
+    void commit(Charge& charge, bool answered = true) noexcept;
 
     // What the facts of an account say to the rules, quotas apart, in the fixed order. Pure; of `ask` it reads the time
     // and whether something is written.
@@ -123,12 +125,16 @@ private:
     void give_back(const Taking& taking) noexcept;
     void undo_decision(Charge& charge, std::uint8_t number) noexcept;
     void forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept;
-    void tell_credits(Charge& charge, bool paid) noexcept;
+    void tell_credits(Charge& charge, bool paid, bool answered) noexcept;
+    void tell_credit(const CreditTaking& taking, bool paid) noexcept;
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);
     Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge, std::uint8_t number);
-    Task<Decision> pay_credits(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number);
-    bool ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditTakings::Ask& asked);
+    Task<Decision> pay_durable(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number);
+    bool ask_credits(const Ask& ask, const Seen& seen, Charge& charge, std::uint8_t number, CreditTakings::Ask& asked);
+    bool ask_stock(const Ask& ask, const Seen& seen, Charge& charge, std::uint8_t number, CreditTakings::Ask& asked);
+    Decision refuse_stock(const Ask& ask, const CreditTakings::Ask& asked, const CreditTakings::Answer& answer,
+                          const Seen& seen) const noexcept;
     Decision refuse_credits(const Ask& ask, const CreditTakings::Ask& asked, const CreditTakings::Answer& answer,
                             const Seen& seen) const noexcept;
     std::size_t quota_of(const Ask& ask, std::uint8_t limit_no) const noexcept;
@@ -146,6 +152,7 @@ private:
     AccountStore& accounts_;
     QuotaFunding& funding_;
     CreditTakings& credits_;
+    CreditTakings& stock_;
     CreditVerdicts& verdicts_;
     std::vector<const Rules*> rules_;
     std::vector<BoundRules> bound_; // in the order of rules_, for the catalog of this stamp; empty while none is known

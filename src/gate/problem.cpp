@@ -33,6 +33,7 @@ constexpr std::array<Words, k_reasons> k_words = {{
     {"Limit reached", ""},
     {"Too many requests", "More requests in a short time than the plan allows"},
     {"Insufficient credits", ""},
+    {"Limit reached", ""},
     {"Billing unavailable", "The account's state cannot be read at the moment"},
 }};
 
@@ -144,6 +145,12 @@ const Plan* plan_that_would_do(const Decision& decision, const BoundRules& bound
             }
             continue;
         }
+        if (decision.reason == Reason::stock_full) {
+            if (bound.stock()[decision.meter.quota].by_plan[no] >= decision.meter.remaining + decision.meter.cost) {
+                return plan;
+            }
+            continue;
+        }
         if (decision.reason != Reason::limit_reached ||
             bound.quotas()[decision.meter.quota].by_plan[no] > decision.meter.limit) {
             return plan;
@@ -186,6 +193,19 @@ void describe_limit(Body& body, const Meter& meter, const QuotaRule& rule) {
     }
 }
 
+std::string stock_detail(const Meter& meter, std::string_view stock) {
+    return std::to_string(meter.cost) + " " + std::string{stock} + " needed, there are " +
+           std::to_string(meter.remaining) + " of " + std::to_string(meter.limit);
+}
+
+void describe_stock(Body& body, const Meter& meter, const StockRule& rule) {
+    body.text("stock", rule.key);
+    body.number("limit", meter.limit);
+    body.number("current", meter.remaining);
+    body.number("remaining", meter.limit - std::min(meter.limit, meter.remaining));
+    body.number("required", meter.cost);
+}
+
 bool owes(Reason reason) noexcept {
     return reason == Reason::maintenance || reason == Reason::billing_enforced ||
            reason == Reason::subscription_inactive;
@@ -222,6 +242,9 @@ std::string reason_code(const Decision& decision, const Rules& rules) {
     if (decision.reason == Reason::rate_exceeded) {
         code += "_" + upper(rules.rates[decision.meter.quota].key);
     }
+    if (decision.reason == Reason::stock_full) {
+        code += "_" + upper(rules.stock[decision.meter.quota].key);
+    }
     return code;
 }
 
@@ -231,14 +254,17 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
     const bool limit = decision.reason == Reason::limit_reached;
     const bool rate = decision.reason == Reason::rate_exceeded;
     const bool credits = decision.reason == Reason::credits_short;
+    const bool stock = decision.reason == Reason::stock_full;
     Body body;
-    body.plain("type", limit || credits ? k_quota_exceeded : "about:blank");
+    body.plain("type", limit || credits || stock ? k_quota_exceeded : "about:blank");
     body.plain("title", words.title);
     body.number("status", static_cast<std::uint64_t>(status));
     if (limit) {
         body.text("detail", limit_detail(decision.meter, rules.quotas[decision.meter.quota].name()));
     } else if (credits) {
         body.text("detail", credits_detail(decision.meter, rules.credits[decision.meter.quota].key));
+    } else if (stock) {
+        body.text("detail", stock_detail(decision.meter, rules.stock[decision.meter.quota].key));
     } else {
         body.plain("detail", words.detail);
     }
@@ -249,6 +275,9 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
     }
     if (credits) {
         describe_credits(body, decision.meter, rules.credits[decision.meter.quota]);
+    }
+    if (stock) {
+        describe_stock(body, decision.meter, rules.stock[decision.meter.quota]);
     }
     if (rate) {
         body.text("rate", rules.rates[decision.meter.quota].key);
@@ -261,7 +290,7 @@ std::string problem_body(const Decision& decision, const Rules& rules, const Bou
         body.text("plan", held->key);
     }
     if (catalog != nullptr && bound != nullptr &&
-        (limit || rate || credits || decision.reason == Reason::plan_required ||
+        (limit || rate || credits || stock || decision.reason == Reason::plan_required ||
          decision.reason == Reason::feature_missing)) {
         const Plan* better = plan_that_would_do(decision, *bound, *catalog);
         body.flag("needsUpgrade", better != nullptr);

@@ -2,6 +2,8 @@
 #include "async/sleep.hpp"
 #include "gate/gate.hpp"
 
+#include <array>
+
 namespace billing {
 
 namespace {
@@ -12,6 +14,7 @@ constexpr std::int64_t k_recall_ms = 100;      // until other hosts have returne
 constexpr int k_most_rounds = 5;
 constexpr int k_most_waits = 500;
 constexpr std::int64_t k_wait_ms = 5;
+constexpr std::array k_durable = {TakingKind::stock, TakingKind::credits}; // in the order of asking
 
 } // namespace
 
@@ -42,7 +45,7 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
     if (!decision.allows()) {
         co_return decision;
     }
-    co_return co_await pay_credits(ask, seen, decision, charge, number);
+    co_return co_await pay_durable(ask, seen, decision, charge, number);
 }
 
 // Makes `seen` hold facts that may decide this request. False: `otherwise` is the decision.
@@ -146,43 +149,105 @@ QuotaFunding::Ask Gate::need(const Ask& ask, AccountKey key, const Seen& seen, c
     return asked;
 }
 
-// What the request costs in credits. Whoever leaves while PostgreSQL is asked leaves the takings in the charge, so that
-// the request's end gives them back, arrived or not.
-Task<Decision> Gate::pay_credits(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number) {
+// What the request makes of a stock, and costs in credits. Whoever leaves while PostgreSQL is asked leaves the takings
+// in the charge, so that the request's end gives them back, arrived or not.
+Task<Decision> Gate::pay_durable(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number) {
     // Another subrequest of the same request may be about to pay the same.
     for (int wait = 0; wait < k_most_waits && charge.credits->pending(seen.view.id); ++wait) {
         co_await sleep_for(reactor_, k_wait_ms);
     }
-    CreditTakings::Ask asked;
-    const bool possible = ask_credits(ask, seen, charge, asked);
-    if (possible && asked.count == 0) {
-        co_return decision; // paid already
+    for (const TakingKind kind : k_durable) {
+        const bool of_stock = kind == TakingKind::stock;
+        CreditTakings::Ask asked;
+        const bool possible =
+            of_stock ? ask_stock(ask, seen, charge, number, asked) : ask_credits(ask, seen, charge, number, asked);
+        if (possible && asked.count == 0) {
+            continue; // nothing, or paid already
+        }
+        CreditTakings& takings = of_stock ? stock_ : credits_;
+        std::optional<CreditTakings::Answer> answer;
+        if (possible) {
+            answer = co_await takings.take(asked);
+        }
+        if (answer && answer->taken) {
+            table_.count(of_stock ? Counter::stock_reserved : Counter::credits_taken, asked.count);
+            if (!of_stock) {
+                charge.credits->reservation = asked.name;
+            }
+            continue;
+        }
+        forget_credits(charge, asked.name, !answer);
+        undo_decision(charge, number);
+        if (!answer) {
+            co_return cannot_tell(ask);
+        }
+        co_return of_stock ? refuse_stock(ask, asked, *answer, seen) : refuse_credits(ask, asked, *answer, seen);
     }
-    std::optional<CreditTakings::Answer> answer;
-    if (possible) {
-        answer = co_await credits_.take(asked);
+    charge.credits->taken(number);
+    co_return decision;
+}
+
+// False: a stock that the catalog does not know, or a chain of redirects that nobody can have meant.
+bool Gate::ask_stock(const Ask& ask, const Seen& seen, Charge& charge, std::uint8_t number, CreditTakings::Ask& asked) {
+    const auto& bound = bound_[ask.rules_index].stock();
+    CreditCharge& credits = *charge.credits;
+    asked.account_id = seen.view.id;
+    for (std::size_t index = 0; index < bound.size(); ++index) {
+        if ((ask.stock & 1U << index) == 0) {
+            continue;
+        }
+        const StockRule& rule = rules_[ask.rules_index]->stock[index];
+        const TakingKind kind = rule.removes ? TakingKind::removal : TakingKind::stock;
+        const std::uint32_t paid = credits.paid(seen.view.id, kind, bound[index].stock_no);
+        if (!bound[index].known || (rule.units > paid && credits.count == credits.room)) {
+            return false;
+        }
+        if (rule.units <= paid) {
+            continue;
+        }
+        if (asked.name.view().empty()) {
+            asked.name = stock_.new_name();
+        }
+        const std::uint32_t units = rule.units - paid;
+        if (!rule.removes) {
+            asked.wants[asked.count++] = {bound[index].stock_no, units, rule.hold_seconds};
+        }
+        credits.takings[credits.count++] = {seen.view.id, units,  units, bound[index].stock_no,
+                                            kind,         number, false, asked.name};
     }
-    if (answer && answer->taken) {
-        table_.count(Counter::credits_taken, asked.count);
-        charge.credits->taken(asked.name);
-        co_return decision;
+    return true;
+}
+
+Decision Gate::refuse_stock(const Ask& ask, const CreditTakings::Ask& asked, const CreditTakings::Answer& answer,
+                            const Seen& seen) const noexcept {
+    Decision decision;
+    describe(seen, Reason::stock_full, ask, decision);
+    decision.source = Source::postgres;
+    std::uint32_t line = 0;
+    while (line + 1 < asked.count && answer.lines[line].enough) {
+        ++line;
     }
-    undo_decision(charge, number);
-    forget_credits(charge, asked.name, !answer);
-    if (!answer) {
-        co_return cannot_tell(ask);
+    const auto& bound = bound_[ask.rules_index].stock();
+    const auto& rules = rules_[ask.rules_index]->stock;
+    while (decision.meter.quota + 1U < bound.size() &&
+           (rules[decision.meter.quota].removes || bound[decision.meter.quota].stock_no != asked.wants[line].no)) {
+        ++decision.meter.quota;
     }
-    co_return refuse_credits(ask, asked, *answer, seen);
+    decision.meter.limit = answer.lines[line].allocated;
+    decision.meter.remaining = answer.lines[line].used;
+    decision.meter.cost = asked.wants[line].units;
+    return decision;
 }
 
 // False: a type that the catalog does not know, or a chain of redirects that nobody can have meant.
-bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditTakings::Ask& asked) {
+bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, std::uint8_t number,
+                       CreditTakings::Ask& asked) {
     const auto& bound = bound_[ask.rules_index].credits();
     CreditCharge& credits = *charge.credits;
     asked.name = credits_.new_name();
     asked.account_id = seen.view.id;
     for (std::size_t index = 0; index < bound.size(); ++index) {
-        const std::uint32_t paid = credits.paid(seen.view.id, bound[index].credit_no);
+        const std::uint32_t paid = credits.paid(seen.view.id, TakingKind::credits, bound[index].credit_no);
         if (!bound[index].known || (ask.credits[index] > paid && credits.count == credits.room)) {
             return false;
         }
@@ -190,7 +255,8 @@ bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, CreditT
             const std::uint32_t units = ask.credits[index] - paid;
             asked.wants[asked.count++] = {bound[index].credit_no, units,
                                           rules_[ask.rules_index]->credits[index].hold_seconds};
-            credits.takings[credits.count++] = {seen.view.id, units, units, bound[index].credit_no, false, asked.name};
+            credits.takings[credits.count++] = {seen.view.id,        units,  units, bound[index].credit_no,
+                                                TakingKind::credits, number, false, asked.name};
         }
     }
     return true;
@@ -206,8 +272,7 @@ Decision Gate::refuse_credits(const Ask& ask, const CreditTakings::Ask& asked, c
         ++line;
     }
     const auto& bound = bound_[ask.rules_index].credits();
-    while (decision.meter.quota + 1U < bound.size() &&
-           bound[decision.meter.quota].credit_no != asked.wants[line].credit_no) {
+    while (decision.meter.quota + 1U < bound.size() && bound[decision.meter.quota].credit_no != asked.wants[line].no) {
         ++decision.meter.quota;
     }
     decision.meter.limit = answer.lines[line].allocated;
@@ -228,8 +293,20 @@ void Gate::undo_decision(Charge& charge, std::uint8_t number) noexcept {
         }
     }
     charge.count = kept;
+    CreditCharge& credits = *charge.credits;
+    kept = 0;
+    for (std::uint32_t index = 0; index < credits.count; ++index) {
+        const CreditTaking taking = credits.takings[index];
+        if (taking.decision == number) {
+            tell_credit(taking, false);
+        } else {
+            credits.takings[kept++] = taking;
+        }
+    }
+    credits.count = kept;
 }
 
+// Those of one name: refused, or, with `give_back`, perhaps taken.
 void Gate::forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept {
     CreditCharge& credits = *charge.credits;
     std::uint32_t kept = 0;
@@ -237,8 +314,8 @@ void Gate::forget_credits(Charge& charge, const TakingName& name, bool give_back
         const CreditTaking taking = credits.takings[index];
         if (taking.name != name) {
             credits.takings[kept++] = taking;
-        } else if (give_back) {
-            verdicts_.tell({taking.name, taking.account_id, taking.credit_no, 0});
+        } else if (give_back && taking.kind != TakingKind::removal) {
+            verdicts_.tell({taking.name, taking.account_id, taking.no, 0, taking.kind});
         }
     }
     credits.count = kept;

@@ -17,6 +17,10 @@ bool plan_fits(const Rules& rules, const Catalog& catalog, const Plan& plan) {
     });
 }
 
+std::uint64_t units_of(const Allowance& allowance) noexcept {
+    return allowance.unlimited ? k_unlimited : static_cast<std::uint64_t>(std::max<std::int64_t>(allowance.amount, 0));
+}
+
 BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
     BoundQuota quota;
     const Limit* limit = catalog.limit(rule.key);
@@ -29,9 +33,7 @@ BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
     quota.own = limit->period > PeriodKind::lifetime;
     quota.length = limit->length;
     for (const auto& plan : catalog.plans()) {
-        const Allowance allowance = plan.allowance(limit->no);
-        quota.by_plan[plan.no] =
-            allowance.unlimited ? k_unlimited : static_cast<std::uint64_t>(std::max<std::int64_t>(allowance.amount, 0));
+        quota.by_plan[plan.no] = units_of(plan.allowance(limit->no));
     }
     return quota;
 }
@@ -75,6 +77,21 @@ BoundCredit bind_credit(const CreditRule& rule, const Catalog& catalog) {
     for (const auto& plan : catalog.plans()) {
         const auto units = plan.credits.find(credit->no);
         bound.by_plan[plan.no] = units == plan.credits.end() ? 0 : units->second;
+    }
+    return bound;
+}
+
+BoundStock bind_stock(const StockRule& rule, const Catalog& catalog) {
+    BoundStock bound;
+    const Stock* stock = catalog.stock(rule.key);
+    if (stock == nullptr) {
+        return bound;
+    }
+    bound.known = true;
+    bound.stock_no = stock->no;
+    for (const auto& plan : catalog.plans()) {
+        const auto amount = plan.stock.find(stock->no);
+        bound.by_plan[plan.no] = amount == plan.stock.end() ? 0 : units_of(amount->second);
     }
     return bound;
 }
@@ -127,11 +144,17 @@ BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
             unknown_.push_back("credit \"" + rule.key + "\"");
         }
     }
+    for (const auto& rule : rules.stock) {
+        stock_.push_back(bind_stock(rule, catalog));
+        if (!stock_.back().known) {
+            unknown_.push_back("stock \"" + rule.key + "\"");
+        }
+    }
     const bool own = std::any_of(quotas_.begin(), quotas_.end(), [](const BoundQuota& quota) { return quota.own; });
-    takes_ = !credits_.empty()        ? Takes::durable
-             : own || !rates_.empty() ? Takes::special
-             : quotas_.empty()        ? Takes::nothing
-                                      : Takes::plain;
+    takes_ = !credits_.empty() || !stock_.empty() ? Takes::durable
+             : own || !rates_.empty()             ? Takes::special
+             : quotas_.empty()                    ? Takes::nothing
+                                                  : Takes::plain;
     for (const auto& plan : catalog.plans()) {
         fits_[plan.no] = plan_fits(rules, catalog, plan);
         features_[plan.no] = plan.features;

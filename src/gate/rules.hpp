@@ -51,6 +51,14 @@ struct CreditRule {
     std::uint32_t hold_seconds = 3600; // a request whose end nobody has told by then gets its units back
 };
 
+// `billing_stock projects create 2` or `delete`
+struct StockRule {
+    std::string key;
+    std::uint32_t units = 1;
+    bool removes = false;
+    std::uint32_t hold_seconds = 3600; // as of credits
+};
+
 // The largest cost of one request, in units.
 inline constexpr std::uint32_t k_max_cost = 1'000'000;
 // The digits of a whole number from 1 to k_max_cost; 0 for anything else.
@@ -64,6 +72,9 @@ using Costs = std::array<std::uint32_t, k_max_quotas>;
 // Types of credits on one location.
 inline constexpr std::size_t k_max_credit_rules = 4;
 using CreditUnits = std::array<std::uint32_t, k_max_credit_rules>;
+
+// Stocks on one location.
+inline constexpr std::size_t k_max_stock_rules = 4;
 
 // Rates on one location.
 inline constexpr std::size_t k_max_rate_rules = 4;
@@ -86,9 +97,11 @@ struct Rules {
     std::vector<QuotaRule> quotas;
     std::vector<RateRule> rates;
     std::vector<CreditRule> credits;
+    std::vector<StockRule> stock;
 
     // What one request may have to remember of them.
     std::size_t takings() const noexcept { return quotas.size() + rates.size(); }
+    std::size_t durable_takings() const noexcept { return credits.size() + stock.size(); }
 };
 
 struct BoundQuota {
@@ -112,8 +125,14 @@ struct BoundCredit {
     std::array<std::int64_t, k_max_plans> by_plan{}; // units that a plan gives for each period
 };
 
-// What a request may have to take. Plain: units of quotas whose periods are the calendar's. Durable: credits, which
-// PostgreSQL alone can give.
+struct BoundStock {
+    bool known = false; // false: the catalog has no such stock, so nobody may have any
+    std::uint8_t stock_no = 0;
+    std::array<std::uint64_t, k_max_plans> by_plan{}; // things at a time; k_unlimited = no bound
+};
+
+// What a request may have to take. Plain: units of quotas whose periods are the calendar's. Durable: credits and places
+// of a stock, which PostgreSQL alone can give.
 enum class Takes : std::uint8_t { nothing, plain, special, durable };
 
 class BoundRules {
@@ -135,6 +154,7 @@ public:
     const std::vector<BoundQuota>& quotas() const noexcept { return quotas_; }
     const std::vector<BoundRate>& rates() const noexcept { return rates_; }
     const std::vector<BoundCredit>& credits() const noexcept { return credits_; }
+    const std::vector<BoundStock>& stock() const noexcept { return stock_; }
     Takes takes() const noexcept { return takes_; }
     // The numbers of the plans that may come here, the cheapest first.
     const std::vector<std::uint8_t>& open_to() const noexcept { return open_to_; }
@@ -155,6 +175,7 @@ private:
     std::vector<BoundQuota> quotas_;
     std::vector<BoundRate> rates_;
     std::vector<BoundCredit> credits_;
+    std::vector<BoundStock> stock_;
     std::vector<std::uint8_t> open_to_;
     std::vector<std::string> unknown_;
     Takes takes_ = Takes::nothing;

@@ -24,6 +24,7 @@ constexpr std::array k_denied = {
     Counter::denied_limit,
     Counter::denied_rate,
     Counter::denied_credits,
+    Counter::denied_stock,
     Counter::denied_unavailable,
 };
 static_assert(k_denied.size() == k_reasons);

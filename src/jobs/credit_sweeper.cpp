@@ -13,16 +13,22 @@ constexpr std::int64_t k_most = 200; // in one statement, which locks their bala
 
 Task<void> CreditSweeper::run() {
     while (true) {
-        PgResult swept = co_await postgres_.query("SELECT billing.credits_sweep($1)", PgParams(k_most));
-        if (swept) {
-            trouble_.settled();
-        } else if (swept.outcome() == PgOutcome::refused) {
-            trouble_.say("PostgreSQL refuses to give credits back: " + swept.message());
-        }
-        if (!swept || swept.integer(0, 0) < k_most) {
+        bool more_credits = co_await sweep("SELECT billing.credits_sweep($1)");
+        bool more_stock = co_await sweep("SELECT billing.stock_sweep($1)");
+        if (!more_credits && !more_stock) {
             co_await sleep_for(reactor_, k_interval_ms, true);
         }
     }
+}
+
+Task<bool> CreditSweeper::sweep(std::string_view statement) {
+    PgResult swept = co_await postgres_.query(statement, PgParams(k_most));
+    if (swept) {
+        trouble_.settled();
+    } else if (swept.outcome() == PgOutcome::refused) {
+        trouble_.say("PostgreSQL refuses to give back what nobody decided: " + swept.message());
+    }
+    co_return swept&& swept.integer(0, 0) == k_most;
 }
 
 } // namespace billing

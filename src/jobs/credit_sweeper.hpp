@@ -1,10 +1,12 @@
-// Gives back credits that requests took and nobody decided: their worker or its host is gone. Run by the worker that
-// holds the host's lease; several hosts may run it at once.
+// Gives back credits, and places of a stock, that requests took and nobody decided: their worker or its host is gone.
+// Run by the worker that holds the host's lease; several hosts may run it at once.
 #pragma once
 
 #include "async/complaint.hpp"
 #include "async/task.hpp"
 #include "drivers/postgres.hpp"
+
+#include <string_view>
 
 namespace billing {
 
@@ -17,6 +19,9 @@ public:
     Task<void> run();
 
 private:
+    // True: there is more to do.
+    Task<bool> sweep(std::string_view statement);
+
     Reactor& reactor_;
     Postgres& postgres_;
     Complaint trouble_;

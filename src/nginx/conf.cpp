@@ -12,7 +12,8 @@ namespace billing {
 namespace {
 
 bool sets_rules(const LocConf& conf) noexcept {
-    return conf.plan || !conf.features.empty() || !conf.quotas.empty() || !conf.rates.empty() || !conf.credits.empty();
+    return conf.plan || !conf.features.empty() || !conf.quotas.empty() || !conf.rates.empty() ||
+           !conf.credits.empty() || !conf.stock.empty();
 }
 
 template <class T>
@@ -81,7 +82,10 @@ const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
         }
     }
     rules->takings = static_cast<std::uint32_t>(rules->rules.takings());
-    rules->takes_credits = !conf.credits.empty();
+    for (const auto& stock : conf.stock) {
+        rules->rules.stock.push_back(stock.rule);
+    }
+    rules->takes_credits = rules->rules.durable_takings() != 0;
     rules->index = main.rules.size();
     main.rules.push_back(std::move(rules));
     return main.rules.back().get();
@@ -119,6 +123,9 @@ void inherit(LocConf& conf, const LocConf& parent) {
     }
     if (conf.credits.empty()) {
         conf.credits = parent.credits;
+    }
+    if (conf.stock.empty()) {
+        conf.stock = parent.stock;
     }
     inherit_endpoint(conf.endpoint, parent.endpoint);
     inherit_identity(conf, parent);
@@ -204,6 +211,18 @@ char* check_names(ngx_conf_t* cf, const LocConf& conf, const MainConf& main) {
                             "has \"allow\"");
         }
     }
+    for (const auto& stock : conf.stock) {
+        if (!catalog.stock().contains(stock.rule.key)) {
+            return complain(cf, stock.place,
+                            "no stock \"" + stock.rule.key + "\" in the catalog" + known + names(catalog.stock()) +
+                                ")");
+        }
+        if (conf.error_policy.allow) {
+            return complain(cf, stock.place,
+                            "things of a stock are never made uncounted; write \"billing_on_error 503;\" in this "
+                            "location, which has \"allow\"");
+        }
+    }
     return NGX_CONF_OK;
 }
 
@@ -249,7 +268,7 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
     if (own_rules) {
         return complain(cf, place,
                         "no rule of the gate applies to this location; remove billing_plan, "
-                        "billing_feature, billing_quota, billing_rate and billing_credits from it");
+                        "billing_feature, billing_quota, billing_rate, billing_credits and billing_stock from it");
     }
     conf.gated = false;
     if (char* problem = check_foundation(cf, place, "this location", main); problem != NGX_CONF_OK) {

@@ -62,9 +62,9 @@ struct LocationRules {
     // Empty where nothing is reported.
     std::vector<UseReport> quota_use;
     std::vector<UseReport> credit_use;
-    std::uint32_t takings = 0; // what one request may have to remember of them
-    bool takes_credits = false;
-    std::size_t index = 0; // place in MainConf::rules and among a worker's bound rules
+    std::uint32_t takings = 0;  // what one request may have to remember of them
+    bool takes_credits = false; // or places of a stock
+    std::size_t index = 0;      // place in MainConf::rules and among a worker's bound rules
 };
 
 struct PlacedPlan {
@@ -86,6 +86,11 @@ struct PlacedCredit {
     CreditRule rule;
     ngx_http_complex_value_t* units = nullptr;
     UseReport use;
+    ConfPlace place;
+};
+struct PlacedStock {
+    StockRule rule;
+    ngx_uint_t methods = 0; // that make or remove
     ConfPlace place;
 };
 struct PlacedRate {
@@ -162,6 +167,7 @@ struct LocConf {
     std::vector<PlacedQuota> quotas;
     std::vector<PlacedRate> rates;
     std::vector<PlacedCredit> credits;
+    std::vector<PlacedStock> stock;
     std::optional<ConfPlace> on_place;
     std::optional<ConfPlace> check; // billing_check; inherited by an "if" alone
     EndpointConf endpoint;

@@ -246,7 +246,7 @@ constexpr std::array<EndpointCodeName, 3> k_endpoint_code_names = {{
     {"no_customer", &Codes::no_customer},
     {"stripe_error", &Codes::stripe_error},
 }};
-constexpr std::array<CodeName, 15> k_code_names = {{
+constexpr std::array<CodeName, 16> k_code_names = {{
     {"no_account", Reason::no_account},
     {"invalid_token", Reason::invalid_token},
     {"invalid_key", Reason::invalid_key},
@@ -261,6 +261,7 @@ constexpr std::array<CodeName, 15> k_code_names = {{
     {"limit", Reason::limit_reached},
     {"rate", Reason::rate_exceeded},
     {"credits", Reason::credits_short},
+    {"stock", Reason::stock_full},
     {"unavailable", Reason::unavailable},
 }};
 

@@ -61,7 +61,7 @@ bool grow(ngx_pool_t* pool, T*& items, std::uint32_t count, std::uint32_t& room,
         charge.credits = new (memory) CreditCharge;
     }
     CreditCharge& credits = *charge.credits;
-    return grow(pool, credits.takings, credits.count, credits.room, rules.credits.size());
+    return grow(pool, credits.takings, credits.count, credits.room, rules.durable_takings());
 }
 
 [[gnu::noinline]] RequestRecord* extend_record(ngx_http_request_t* r, RequestRecord* record, const LocationRules& rules,
@@ -151,6 +151,13 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
     return told ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
+ngx_uint_t status_of(const ngx_http_request_t* r) noexcept {
+    return r->err_status != 0 ? r->err_status : r->headers_out.status;
+}
+
+// Of a client that has no answer yet.
+bool has_left(ngx_uint_t status) noexcept { return status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0; }
+
 // What is paid for, where that is more than to leave it as it is.
 [[gnu::noinline]] void settle_use(ngx_http_request_t* r, RequestRecord& record) noexcept {
     if (record.conf != nullptr && record.conf->settles) {
@@ -159,7 +166,7 @@ ngx_int_t conclude(ngx_http_request_t* r, RequestRecord& record) {
             return 0;
         });
     }
-    Worker::current()->gate().commit(record.charge);
+    Worker::current()->gate().commit(record.charge, !has_left(status_of(r)));
 }
 
 [[gnu::always_inline]] inline void settle(ngx_http_request_t* r, RequestRecord* record) noexcept {
@@ -210,12 +217,25 @@ bool is_decided(const LocConf& conf, const RequestRecord& record) noexcept {
     return record.passed() && record.waiting == nullptr && (record.conf == &conf || decides_alike(*record.conf, conf));
 }
 
+// By which of the location's rules the request makes or removes something. In doubt it makes, and does not remove.
+std::uint8_t stock_of(const ngx_http_request_t* r, const LocConf& conf) noexcept {
+    const ngx_uint_t methods = conf.check ? methods_asked_about(r) : r->method;
+    unsigned bits = 0;
+    for (std::size_t index = 0; index < conf.stock.size(); ++index) {
+        const PlacedStock& stock = conf.stock[index];
+        const bool counts = stock.rule.removes ? (methods & ~stock.methods) == 0 : (methods & stock.methods) != 0;
+        bits |= counts ? 1U << index : 0;
+    }
+    return static_cast<std::uint8_t>(bits);
+}
+
 // Shared memory cannot tell. Only here an account is looked at for what an id may be: one that was found is one.
-ngx_int_t ask_further(ngx_http_request_t* r, RequestRecord& record, const Ask& ask, Charge& charge) {
+ngx_int_t ask_further(ngx_http_request_t* r, RequestRecord& record, Ask& ask, Charge& charge) {
     if (!valid_account_id(ask.account)) {
         record.decision.reason = forget_account(record);
         return NGX_OK;
     }
+    ask.stock = r->background != 0 ? 0 : stock_of(r, *record.conf);
     return begin_waiting(r, record, ask, charge);
 }
 
@@ -282,7 +302,7 @@ bool is_free_hit(const ngx_http_request_t* r) noexcept {
 
 bool make_room(ngx_pool_t* pool, Charge& charge, const Rules& rules) noexcept {
     return grow(pool, charge.takings, charge.count, charge.room, rules.takings()) &&
-           (rules.credits.empty() || make_credit_room(pool, charge, rules));
+           (rules.durable_takings() == 0 || make_credit_room(pool, charge, rules));
 }
 
 Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& costs, CreditUnits& credits) noexcept {
@@ -291,11 +311,11 @@ Reason read_costs(ngx_http_request_t* r, const LocationRules& rules, Costs& cost
 }
 
 bool is_paid(const ngx_http_request_t* r, const LocConf& conf) noexcept {
-    const ngx_uint_t status = r->err_status != 0 ? r->err_status : r->headers_out.status;
+    const ngx_uint_t status = status_of(r);
     if (sent_as_options(r)) {
         return false;
     }
-    if (status == NGX_HTTP_CLIENT_CLOSED_REQUEST || status == 0) {
+    if (has_left(status)) {
         return reached_upstream(r) &&
                (conf.paid_statuses == nullptr || conf.paid_statuses->test(NGX_HTTP_CLIENT_CLOSED_REQUEST));
     }

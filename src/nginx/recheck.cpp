@@ -129,7 +129,7 @@ bool Recheck::begin(RequestRecord& record) {
     const LocConf& conf = *record.conf;
     charge_.count = 0;
     const Rules& rules = conf.rules->rules;
-    const bool room = charge_.room >= rules.takings() && charge_.credits_room() >= rules.credits.size();
+    const bool room = charge_.room >= rules.takings() && charge_.credits_room() >= rules.durable_takings();
     if (!room && !make_room(request_->pool, charge_, rules)) {
         return false;
     }

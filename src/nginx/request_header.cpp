@@ -43,4 +43,13 @@ bool is_read_asked_about(const ngx_http_request_t* r, ngx_uint_t reads) noexcept
     return true;
 }
 
+ngx_uint_t methods_asked_about(const ngx_http_request_t* r) noexcept {
+    ngx_uint_t methods = r == r->main ? 0 : r->main->method; // of auth_request: the client's own
+    for (const std::string_view name : {"x-original-method", "x-forwarded-method"}) {
+        const std::string_view method = header_of(r, name);
+        methods |= method.empty() ? 0 : method_bit(method).value_or(NGX_HTTP_UNKNOWN);
+    }
+    return methods == 0 ? r->method : methods;
+}
+
 } // namespace billing

@@ -1,8 +1,9 @@
-// What a location demands: billing_plan, billing_feature, billing_quota, billing_rate, billing_credits. In the master,
-// while nginx reads its configuration.
+// What a location demands: billing_plan, billing_feature, billing_quota, billing_rate, billing_credits, billing_stock.
+// In the master, while nginx reads its configuration.
 #include "nginx/directives.hpp"
 
 #include "nginx/conf.hpp"
+#include "nginx/methods.hpp"
 #include "nginx/setters.hpp"
 
 #include <algorithm>
@@ -46,6 +47,13 @@ char* check_use(ngx_conf_t* cf, const UseReport& use) {
     return use.value == nullptr && use.most != k_max_cost
                ? fail(cf, "\"max=\" bounds what settle= may report; write settle=$variable beside it")
                : NGX_CONF_OK;
+}
+
+// hold=TIME; 0: something else.
+std::uint32_t parse_hold(std::string_view text) noexcept {
+    ngx_str_t time = as_ngx(text.starts_with("hold=") ? text.substr(5) : std::string_view{});
+    const ngx_int_t seconds = ngx_parse_time(&time, 1);
+    return seconds < k_least_hold || seconds > k_most_hold ? 0 : static_cast<std::uint32_t>(seconds);
 }
 
 } // namespace
@@ -196,14 +204,12 @@ char* set_credits(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 }
                 continue;
             }
-            ngx_str_t time = as_ngx(text.starts_with("hold=") ? text.substr(5) : std::string_view{});
-            const ngx_int_t seconds = ngx_parse_time(&time, 1);
-            if (seconds < k_least_hold || seconds > k_most_hold) {
+            credit.rule.hold_seconds = parse_hold(text);
+            if (credit.rule.hold_seconds == 0) {
                 return fail(cf, "invalid \"" + std::string{text} +
                                     "\"; write hold=TIME, from 10s to 7d, longer than any request takes, "
                                     "settle=$variable and max=N");
             }
-            credit.rule.hold_seconds = static_cast<std::uint32_t>(seconds);
         }
         if (char* problem = check_use(cf, credit.use); problem != NGX_CONF_OK) {
             return problem;
@@ -214,6 +220,52 @@ char* set_credits(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             }
         }
         loc.credits.push_back(std::move(credit));
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_stock(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.stock.size() == k_max_stock_rules) {
+            return fail(cf, "more than " + std::to_string(k_max_stock_rules) + " stocks on one location");
+        }
+        PlacedStock stock;
+        stock.rule.key = word(cf, 1);
+        stock.place = ConfPlace::here(cf);
+        const auto deed = word(cf, 2);
+        stock.rule.removes = deed == "delete";
+        if (!stock.rule.removes && deed != "create") {
+            return fail(cf, "invalid \"" + std::string{deed} + "\"; write create or delete");
+        }
+        for (ngx_uint_t index = 3; index < cf->args->nelts; ++index) {
+            const auto text = word(cf, index);
+            if (text.starts_with("method=")) {
+                const auto bit = method_bit(text.substr(7));
+                if (!bit) {
+                    return fail(cf, "unknown method \"" + std::string{text.substr(7)} + "\"; write as method=PUT");
+                }
+                stock.methods |= *bit;
+                continue;
+            }
+            const bool hold = text.starts_with("hold=") && !stock.rule.removes;
+            std::uint32_t& number = hold ? stock.rule.hold_seconds : stock.rule.units;
+            number = hold ? parse_hold(text) : parse_cost(text);
+            if (number == 0) {
+                return fail(cf, "invalid \"" + std::string{text} + "\"; write how many, from 1 to " +
+                                    std::to_string(k_max_cost) +
+                                    ", method=METHOD, and beside create hold=TIME, from 10s to 7d, longer than any "
+                                    "request takes");
+            }
+        }
+        if (stock.methods == 0) {
+            stock.methods = stock.rule.removes ? NGX_HTTP_DELETE : NGX_HTTP_POST;
+        }
+        for (const auto& other : loc.stock) {
+            if (other.rule.key == stock.rule.key && (other.methods & stock.methods) != 0) {
+                return fail(cf, "stock \"" + stock.rule.key + "\" has a rule for this method here already");
+            }
+        }
+        loc.stock.push_back(std::move(stock));
         return NGX_CONF_OK;
     });
 }

@@ -69,6 +69,7 @@ private:
     CatalogHolder catalogs_;
     QuotaFunding funding_;
     CreditTakings credits_;
+    CreditTakings stock_;
     CreditVerdicts verdicts_;
     Gate gate_;
     Identity identity_;

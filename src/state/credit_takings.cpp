@@ -19,30 +19,37 @@ constexpr std::int64_t k_between_tries_ms = 50;
 
 constexpr std::string_view k_locked = "55P03"; // somebody holds the balance for longer than others should wait
 
-constexpr std::string_view k_take =
-    "SELECT kept, repeated, remaining, allocated, room, ends FROM billing.credits_take($1::integer[], $2::text[], "
-    "$3::bigint[], $4::smallint[], $5::bigint[], $6::integer[], $7::text[]) ORDER BY ord";
-enum Column : int { kept, repeated, remaining, allocated, room, ends };
+constexpr std::string_view k_take_credits =
+    "SELECT kept, repeated, remaining, allocated, room, ends, 0::bigint FROM billing.credits_take($1::integer[], "
+    "$2::text[], $3::bigint[], $4::smallint[], $5::bigint[], $6::integer[], $7::text[]) ORDER BY ord";
+constexpr std::string_view k_take_stock =
+    "SELECT kept, repeated, coalesce(remaining, 1::bigint << 62), coalesce(cap, 1::bigint << 62), 0::bigint, "
+    "0::bigint, used FROM billing.stock_take($1::integer[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[], "
+    "$6::integer[]) ORDER BY ord";
+enum Column : int { kept, repeated, remaining, allocated, room, ends, used };
 
 // The arrays of one call, a row for each want.
 struct TakeRows {
     std::vector<std::int32_t> groups, holds;
     std::vector<std::string> names;
     std::vector<std::int64_t> accounts, units;
-    std::vector<std::int16_t> credits;
+    std::vector<std::int16_t> numbers;
     std::vector<std::optional<std::string>> jobs;
 
     void add(std::size_t group, const CreditTakings::Ask& ask, const CreditTakings::Want& want) {
         groups.push_back(static_cast<std::int32_t>(group));
         names.emplace_back(ask.name.view());
         accounts.push_back(static_cast<std::int64_t>(ask.account_id));
-        credits.push_back(want.credit_no);
+        numbers.push_back(want.no);
         units.push_back(want.units);
         holds.push_back(static_cast<std::int32_t>(want.hold_seconds));
         jobs.emplace_back(std::nullopt);
     }
 
-    PgParams parameters() const { return PgParams{groups, names, accounts, credits, units, holds, jobs}; }
+    PgParams parameters(TakingKind kind) const {
+        return kind == TakingKind::credits ? PgParams{groups, names, accounts, numbers, units, holds, jobs}
+                                           : PgParams{groups, names, accounts, numbers, units, holds};
+    }
 };
 
 // Rows from `row` on answer this ask.
@@ -56,6 +63,7 @@ CreditTakings::Answer read_answer(const PgResult& result, int row, const CreditT
         line.remaining = static_cast<std::uint64_t>(result.integer(row, remaining));
         line.allocated = static_cast<std::uint64_t>(result.integer(row, allocated));
         line.ends = result.integer(row, ends);
+        line.used = static_cast<std::uint64_t>(result.integer(row, used));
         line.enough = taken || result.integer(row, remaining) + result.integer(row, room) >= wanted;
         answer.taken = answer.taken && taken;
     }
@@ -64,8 +72,8 @@ CreditTakings::Answer read_answer(const PgResult& result, int row, const CreditT
 
 } // namespace
 
-CreditTakings::CreditTakings(Scope& scope, Postgres& postgres)
-    : scope_(scope), postgres_(postgres), trouble_(scope.reactor()),
+CreditTakings::CreditTakings(Scope& scope, Postgres& postgres, TakingKind kind)
+    : scope_(scope), postgres_(postgres), kind_(kind), trouble_(scope.reactor()),
       batch_(
           scope, [this](std::vector<Ask> asks) { return run(std::move(asks)); }, k_batch, k_max_waiters, k_rounds) {
     std::random_device random;
@@ -96,15 +104,18 @@ Task<std::vector<CreditTakings::Answer>> CreditTakings::run(std::vector<Ask> ask
         }
     }
     const std::int64_t until = scope_.reactor().now_ms() + k_patience_ms;
-    PgResult result = co_await postgres_.query(k_take, rows.parameters());
+    const std::string_view take = kind_ == TakingKind::credits ? k_take_credits : k_take_stock;
+    PgResult result = co_await postgres_.query(take, rows.parameters(kind_));
     while (result.outcome() == PgOutcome::lost && scope_.reactor().now_ms() < until) {
         co_await sleep_for(scope_.reactor(), k_between_tries_ms);
-        result = co_await postgres_.query(k_take, rows.parameters());
+        result = co_await postgres_.query(take, rows.parameters(kind_));
     }
     if (!result || result.rows() != static_cast<int>(rows.groups.size())) {
         if (result.outcome() == PgOutcome::refused) {
             if (result.sqlstate() != k_locked) {
-                trouble_.say("PostgreSQL refuses to take credits: " + result.message());
+                trouble_.say((kind_ == TakingKind::credits ? "PostgreSQL refuses to take credits: "
+                                                           : "PostgreSQL refuses to reserve stock: ") +
+                             result.message());
             }
             if (asks.size() > 1) {
                 co_return co_await run_each(std::move(asks));

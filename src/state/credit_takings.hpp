@@ -1,5 +1,6 @@
-// Credits out of PostgreSQL, which alone can give them: taken for a request before it goes on, durably, and decided
-// when it is over. All that asks while a statement is under way is the next one. One for each worker; called by gate/.
+// Credits, and places of a stock, out of PostgreSQL, which alone can give them: taken for a request before it goes on,
+// durably, and decided when it is over. All that asks while a statement is under way is the next one. One of each kind
+// for each worker; called by gate/.
 #pragma once
 
 #include "async/batch.hpp"
@@ -33,12 +34,16 @@ private:
     std::uint8_t size_ = 0;
 };
 
+// Units of credits, places of a stock for what is being made, and what is removed from one: that is told when it is
+// done, nothing has to be taken for it.
+enum class TakingKind : std::uint8_t { credits, stock, removal };
+
 class CreditTakings {
 public:
     static constexpr std::size_t k_max_wants = 4;
 
     struct Want {
-        std::uint8_t credit_no = 0;
+        std::uint8_t no = 0; // of the type of credits, or the stock
         std::uint32_t units = 0;
         std::uint32_t hold_seconds = 0;
     };
@@ -55,14 +60,15 @@ public:
         struct Line {
             bool enough = false; // this line alone would have been taken
             std::uint64_t remaining = 0;
-            std::uint64_t allocated = 0;
-            std::int64_t ends = 0; // of the balance's period, unix seconds; 0 = never
+            std::uint64_t allocated = 0; // of a stock: its limit
+            std::int64_t ends = 0;       // of the balance's period, unix seconds; 0 = never
+            std::uint64_t used = 0;      // of a stock: what there is and is being made
         };
         std::array<Line, k_max_wants> lines{};
     };
 
     // References outlive the object; the scope is cancelled before.
-    CreditTakings(Scope& scope, Postgres& postgres);
+    CreditTakings(Scope& scope, Postgres& postgres, TakingKind kind);
 
     // A name that nobody has used.
     TakingName new_name();
@@ -76,6 +82,7 @@ private:
 
     Scope& scope_;
     Postgres& postgres_;
+    TakingKind kind_;
     Complaint trouble_;
     Batch<Ask, Answer> batch_;
     std::uint64_t worker_; // at random

@@ -16,6 +16,8 @@ constexpr std::int64_t k_again_ms = 200;
 
 constexpr std::string_view k_settle =
     "SELECT ord, late FROM billing.credits_settle($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
+constexpr std::string_view k_settle_stock =
+    "SELECT billing.stock_settle($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
 constexpr std::string_view k_late =
     "SELECT billing.credits_late($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
 
@@ -23,12 +25,12 @@ constexpr std::string_view k_late =
 struct VerdictRows {
     std::vector<std::string> names;
     std::vector<std::int64_t> accounts;
-    std::vector<std::int16_t> credits;
+    std::vector<std::int16_t> numbers;
 
     void add(const CreditVerdict& verdict) {
         names.emplace_back(verdict.name.view());
         accounts.push_back(static_cast<std::int64_t>(verdict.account_id));
-        credits.push_back(verdict.credit_no);
+        numbers.push_back(verdict.no);
     }
 };
 
@@ -39,7 +41,7 @@ PgParams settle_parameters(const std::vector<CreditVerdict>& verdicts) {
         rows.add(verdict);
         keeps += (keeps.size() > 1 ? "," : "") + (verdict.keep ? std::to_string(*verdict.keep) : "NULL");
     }
-    return PgParams{rows.names, rows.accounts, rows.credits, keeps + "}"};
+    return PgParams{rows.names, rows.accounts, rows.numbers, keeps + "}"};
 }
 
 // It will be refused however often it is sent.
@@ -56,7 +58,7 @@ PgParams late_parameters(const std::vector<CreditVerdict>& verdicts, const PgRes
         rows.add(verdicts.at(static_cast<std::size_t>(settled.integer(row, 0) - 1)));
         units.push_back(settled.integer(row, 1));
     }
-    return PgParams{rows.names, rows.accounts, rows.credits, units};
+    return PgParams{rows.names, rows.accounts, rows.numbers, units};
 }
 
 } // namespace
@@ -75,7 +77,7 @@ void CreditVerdicts::tell(const CreditVerdict& verdict) noexcept {
 
 Task<void> CreditVerdicts::run() {
     while (true) {
-        if (waiting_.empty()) {
+        while (waiting_.empty()) { // it was woken for what has been sent since
             co_await wake_.wait(-1);
             co_await sleep_for(reactor_, k_gather_ms, true);
         }
@@ -96,10 +98,13 @@ Task<bool> CreditVerdicts::finish() {
     co_return true;
 }
 
-// The oldest ones; they stay until PostgreSQL has them, or will never take them.
+// The oldest ones, as far as they are for one statement; they stay until PostgreSQL has them, or will never take them.
 Task<bool> CreditVerdicts::send() {
-    const std::size_t count = std::min(waiting_.size(), most_);
-    const auto end = waiting_.begin() + static_cast<std::ptrdiff_t>(count);
+    const auto most = waiting_.begin() + static_cast<std::ptrdiff_t>(std::min(waiting_.size(), most_));
+    const bool of_stock = waiting_.front().of_stock();
+    const auto end = std::find_if(waiting_.begin(), most,
+                                  [&](const CreditVerdict& verdict) { return verdict.of_stock() != of_stock; });
+    const auto count = static_cast<std::size_t>(end - waiting_.begin());
     std::vector<CreditVerdict> verdicts(waiting_.begin(), end);
     PgResult settled = co_await settle(std::move(verdicts));
     if (is_of_data(settled) && count > 1) { // one of them: what is wrong with it is nothing to the others
@@ -115,15 +120,18 @@ Task<bool> CreditVerdicts::send() {
 }
 
 Task<PgResult> CreditVerdicts::settle(std::vector<CreditVerdict> verdicts) {
-    PgResult settled = co_await postgres_.query(k_settle, settle_parameters(verdicts));
-    if (settled && settled.rows() > 0) {
+    const bool of_stock = verdicts.front().of_stock();
+    const std::string_view statement = of_stock ? k_settle_stock : k_settle;
+    PgResult settled = co_await postgres_.query(statement, settle_parameters(verdicts));
+    if (settled && settled.rows() > 0 && !of_stock) {
         PgParams late = late_parameters(verdicts, settled);
         settled = co_await postgres_.query(k_late, std::move(late));
     }
     if (settled) {
         trouble_.settled();
     } else if (settled.outcome() == PgOutcome::refused) {
-        trouble_.say("PostgreSQL refuses to settle credits: " + settled.message());
+        trouble_.say((of_stock ? "PostgreSQL refuses to settle stock: " : "PostgreSQL refuses to settle credits: ") +
+                     settled.message());
     }
     co_return settled;
 }

@@ -1,6 +1,7 @@
-// What became of requests that took credits, on its way to PostgreSQL. A request is over when this is told, so nobody
-// waits for it: verdicts are kept until PostgreSQL has them, and those of a worker that is killed are made up for by
-// the sweep of takings that nobody decided. One for each worker; gate/ tells, a task of the worker sends.
+// What became of requests that took credits, or made or removed things of a stock, on its way to PostgreSQL. A request
+// is over when this is told, so nobody waits for it: verdicts are kept until PostgreSQL has them, and those of a worker
+// that is killed are made up for by the sweep of takings that nobody decided. One for each worker; gate/ tells, a task
+// of the worker sends.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -20,8 +21,12 @@ namespace billing {
 struct CreditVerdict {
     TakingName name;
     std::uint64_t account_id = 0;
-    std::uint8_t credit_no = 0;
-    std::optional<std::uint64_t> keep; // units that the work was worth; nothing: what was taken. 0: it failed
+    std::uint8_t no = 0; // of the type of credits, or the stock
+    // Units that the work was worth; nothing: what was taken. 0: it failed. Below zero: so many things were removed.
+    std::optional<std::int64_t> keep;
+    TakingKind kind = TakingKind::credits;
+
+    bool of_stock() const noexcept { return kind != TakingKind::credits; }
 };
 
 class CreditVerdicts {

@@ -348,6 +348,14 @@ enum class Counter : std::uint8_t {
     credits_taken,
     credits_committed,
     credits_given_back,
+
+    denied_stock,
+    observed_stock,
+    // Places of a stock: reserved for creates, and what became of them; and deletes.
+    stock_reserved,
+    stock_made,
+    stock_given_back,
+    stock_removed,
     count_, // keep last; at most k_counters
 };
 constexpr Counter observed(Counter denied) noexcept { return static_cast<Counter>(static_cast<unsigned>(denied) + 1); }
