@@ -39,6 +39,7 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /check/ { auth_request /may; proxy_pass http://app; }
     location = /may { billing_check; billing_stock projects create; }
     location /upgrade { billing_checkout; }
+    location = /metrics { billing_metrics; }
 END
 my ($host, $other) = $world->hosts;
 my $n = 0;
@@ -162,6 +163,13 @@ settles($full, '3+0', 'and counted');
 is stated(undef)->{current}, 3, 'C15: told';
 is stated(8)->{remaining}, 0, 'more than the limit may be there';
 is $host->post('/create/x', '', as($full))->json->{current}, 8, 'G11: of which a refusal tells';
+
+# --- the host's own account
+my $metrics = $host->get('/metrics')->body;
+my %count = $metrics =~ /^billing_stock_total\{state="(\w+)"\} (\d+)$/mg;
+is $count{reserved}, $count{made} + $count{given_back}, 'O2: every place that was reserved was used or given back';
+is $count{removed}, 5, 'O2: deletes' or diag $metrics;
+like $metrics, qr/^billing_decisions_total\{decision="deny",reason="stock"\} [1-9]/m, 'O2: refusals';
 
 # --- many at once, on two hosts
 my $crowd = newcomer();
