@@ -35,7 +35,8 @@ inline constexpr std::size_t k_reasons = 18;
 // Where the facts came from.
 enum class Source : std::uint8_t { none, shm, redis, postgres, stale };
 
-// How a metered answer is described to the client. Units of the quota; seconds since 1970.
+// How a metered answer is described to the client. Units of the quota; seconds since 1970. Of an unlimited one it says
+// no more than that.
 struct Meter {
     bool metered = false;
     bool unlimited = false;
@@ -46,6 +47,7 @@ struct Meter {
     std::uint32_t cost = 0;
     std::uint32_t window = 0; // seconds, of a period that is the account's own; 0 = of the calendar
 
+    bool operator==(const Meter&) const = default;
     bool bounded() const noexcept { return metered && !unlimited; }
 };
 
@@ -58,6 +60,7 @@ struct Decision {
     bool fallback = false;    // let through because the state was unknown (billing_on_error allow)
     Meter meter;
 
+    bool operator==(const Decision&) const = default;
     bool allows() const noexcept { return reason == Reason::allowed; }
 };
 

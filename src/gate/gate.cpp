@@ -245,14 +245,14 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
             }
             if (result == Spend::exhausted) {
                 decision.reason = Reason::limit_reached;
-                measure(seen, rules, ask, index, 0, decision.meter);
+                measure(rules, ask, index, limit_of(seen, *quota), 0, decision.meter);
                 decision.meter.reset = outcome.resets != 0 ? outcome.resets : decision.meter.reset;
             }
             return result;
         }
         charge.takings[charge.count++] = {seen.view.ref, seen.view.id, period, cost, quota->limit_no, 0};
         if (index == 0) {
-            measure(seen, rules, ask, index, outcome.remaining, decision.meter);
+            measure(rules, ask, index, limit_of(seen, *quota), outcome.remaining, decision.meter);
         }
     }
     return Spend::taken;
@@ -266,7 +266,7 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
     SpendOutcome outcome;
     const Spend result = table_.spend(seen.view.ref, quota.limit_no, period, 0, ask.now_ms, outcome);
     if (result == Spend::taken || result == Spend::exhausted) {
-        measure(seen, rules, ask, 0, result == Spend::taken ? outcome.remaining : 0, meter);
+        measure(rules, ask, 0, limit_of(seen, quota), result == Spend::taken ? outcome.remaining : 0, meter);
     }
 }
 
@@ -340,25 +340,31 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
     return Spend::taken;
 }
 
-void Gate::measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota,
-                   std::uint64_t remaining, Meter& meter) const noexcept {
-    const auto& bound = rules.quotas()[quota];
-    std::uint64_t limit = bound.by_plan[seen.view.plan];
+std::uint64_t Gate::limit_of(const Seen& seen, const BoundQuota& quota) const noexcept {
+    std::uint64_t limit = quota.by_plan[seen.view.plan];
     if (seen.view.has_overrides) {
-        table_.limit_amount(seen.view.ref, bound.limit_no, limit);
+        table_.limit_amount(seen.view.ref, quota.limit_no, limit);
     }
+    return limit;
+}
+
+void Gate::measure(const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t limit,
+                   std::uint64_t remaining, Meter& meter) const noexcept {
     meter.metered = true;
-    meter.unlimited = limit == k_unlimited;
     meter.quota = static_cast<std::uint8_t>(quota);
+    meter.unlimited = limit == k_unlimited;
+    if (meter.unlimited) { // nothing of it is ever left, or comes back
+        return;
+    }
     meter.limit = limit;
     meter.remaining = remaining < limit ? remaining : limit;
-    meter.reset = periods_.at(bound.period, ask.now).end;
+    meter.reset = periods_.at(rules.quotas()[quota].period, ask.now).end;
     meter.cost = ask.costs[quota];
 }
 
 // What the meter says of a period that is the account's own.
 void Gate::measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept {
-    if (!meter.metered || !is_own(rules.quotas()[meter.quota], seen.view)) {
+    if (!meter.bounded() || !is_own(rules.quotas()[meter.quota], seen.view)) {
         return;
     }
     const auto& bound = rules.quotas()[meter.quota];

@@ -71,6 +71,7 @@ public:
 
     // Null until one is known.
     const Catalog* catalog() const noexcept { return catalogs_.catalog(); }
+    std::uint64_t catalog_stamp() const noexcept { return bound_stamp_; }
     const BoundRules* rules(std::size_t rules_index) const noexcept {
         return bound_.empty() ? nullptr : &bound_[rules_index];
     }
@@ -105,8 +106,9 @@ private:
     bool rebind() noexcept;
     void describe(const Seen& seen, Reason reason, const Ask& ask, Decision& decision) const noexcept;
     Spend spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision, Charge& charge) noexcept;
-    void measure(const Seen& seen, const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t remaining,
-                 Meter& meter) const noexcept;
+    std::uint64_t limit_of(const Seen& seen, const BoundQuota& quota) const noexcept;
+    void measure(const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t limit,
+                 std::uint64_t remaining, Meter& meter) const noexcept;
     void measure_paid(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) noexcept;
     void measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept;
     Spend spend_special(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,

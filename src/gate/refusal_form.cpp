@@ -86,6 +86,9 @@ RefusalForm refusal_form(std::string_view content_type, std::string_view accept)
          content_type[k_grpc.size()] == ';')) {
         return RefusalForm::grpc;
     }
+    if (accept.find('h') == std::string_view::npos && accept.find('H') == std::string_view::npos) { // quick: no html
+        return RefusalForm::json;
+    }
     int html = 0;
     int json = 0;
     while (!accept.empty()) {

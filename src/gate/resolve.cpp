@@ -361,12 +361,10 @@ Decision Gate::refuse_limit(const QuotaFunding::Ask& asked, const QuotaFunding::
         const std::uint8_t limit_no = asked.needs[line].limit_no;
         const std::size_t index = quota_of(ask, limit_no);
         const BoundRules& rules = bound_[ask.rules_index];
-        const bool own = rules.quotas()[index].own; // others end when the host's calendar says
-        measure(seen, rules, ask, index, told.left, decision.meter);
+        const bool own = rules.quotas()[index].own;                        // others end when the host's calendar says
+        measure(rules, ask, index, told.limit, told.left, decision.meter); // its word on overrides is the newest
         measure_own(seen, rules, ask, decision.meter);
         decision.meter.reset = own ? told.resets : decision.meter.reset;
-        decision.meter.limit = told.limit; // PostgreSQL's word on overrides is the newest
-        decision.meter.unlimited = false;
         if (told.left == 0) { // for a smaller cost there may be some left
             table_.exhausted(asked.key, limit_no, told.period, ask.now_ms + k_exhausted_ms,
                              own ? static_cast<std::uint32_t>(told.resets) : 0);

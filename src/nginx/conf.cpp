@@ -81,6 +81,7 @@ const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
             rules->credit_use[rules->rules.credits.size() - 1] = credit.use;
         }
     }
+    rules->constant = rules->variable_costs.empty() && rules->variable_credits.empty();
     rules->takings = static_cast<std::uint32_t>(rules->rules.takings());
     for (const auto& stock : conf.stock) {
         rules->rules.stock.push_back(stock.rule);
@@ -281,9 +282,9 @@ char* merge_endpoint(ngx_conf_t* cf, LocConf& conf, const MainConf& main, bool o
 }
 
 // A field may be written with underscores, where nginx lets such in: its variable, and many an application, reads them
-// as the other.
+// as the other. Of the same length.
 bool is_named(const ngx_table_elt_t& field, std::string_view name) noexcept {
-    if (field.key.len != name.size() || field.hash == 0 || field.lowcase_key == nullptr) {
+    if (field.hash == 0 || field.lowcase_key == nullptr) {
         return false;
     }
     if (ngx_memcmp(field.lowcase_key, name.data(), name.size()) == 0) {
@@ -308,12 +309,12 @@ const ngx_str_t* only_field(ngx_http_request_t* r, ngx_int_t variable, std::stri
     const ngx_str_t* found = nullptr;
     for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
         const auto* fields = static_cast<const ngx_table_elt_t*>(part->elts);
-        for (ngx_uint_t index = 0; index < part->nelts; ++index) {
-            if (is_named(fields[index], name)) {
+        for (const ngx_table_elt_t* end = fields + part->nelts; fields != end; ++fields) {
+            if (fields->key.len == name.size() && is_named(*fields, name)) [[unlikely]] {
                 if (found != nullptr) {
                     return &several;
                 }
-                found = &fields[index].value;
+                found = &fields->value;
             }
         }
     }

@@ -59,6 +59,7 @@ struct LocationRules {
     // Empty where all are constant; else one for each quota, or each type of credits, or null.
     std::vector<ngx_http_complex_value_t*> variable_costs;
     std::vector<ngx_http_complex_value_t*> variable_credits;
+    bool constant = true; // both are empty
     // Empty where nothing is reported.
     std::vector<UseReport> quota_use;
     std::vector<UseReport> credit_use;

@@ -106,7 +106,7 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
         return Reason::no_account;
     }
     record.account = ask.account;
-    if ((conf.rules->variable_costs.empty() && conf.rules->variable_credits.empty()) || r->background != 0) {
+    if (conf.rules->constant || r->background != 0) {
         return Reason::allowed;
     }
     return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs, ask.credits) : forget_account(record);
@@ -248,6 +248,9 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         return conclude(r, *record);
     }
     const LocationRules& rules = *conf.rules;
+    if (record != nullptr) {
+        record->decision = Decision{};
+    }
     record = begin_record(r, record, rules, r == r->main);
     RequestRecord* payer = record;
     if (r != r->main) { // a charge is taken once for each request of a client, whatever its subrequests are
@@ -257,7 +260,6 @@ ngx_int_t decide(ngx_http_request_t* r, const LocConf& conf, RequestRecord* reco
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     record->conf = &conf;
-    record->decision = Decision{};
     Ask ask = ask_for(r, conf);
     // Work that nginx does for itself is charged to nobody; its rules are checked all the same.
     if (r->background != 0) {

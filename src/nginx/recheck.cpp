@@ -171,8 +171,7 @@ Reason Recheck::prepare(const LocConf& conf, Ask& ask, std::string& key) {
         }
         key = known ? "" : view(text);
     }
-    const bool constant = conf.rules->variable_costs.empty() && conf.rules->variable_credits.empty();
-    return constant ? Reason::allowed : read_costs(request_, *conf.rules, ask.costs, ask.credits);
+    return conf.rules->constant ? Reason::allowed : read_costs(request_, *conf.rules, ask.costs, ask.credits);
 }
 
 void Recheck::collect() noexcept {

@@ -131,9 +131,11 @@ ngx_int_t refuse(ngx_http_request_t* r, RequestRecord& record) {
         return status;
     }
     const Gate& gate = Worker::current()->gate();
-    const std::string body =
-        problem_body(decision, rules, gate.rules(record.rules().index), gate.catalog(), status, ways_out(r));
-    ngx_http_finalize_request(r, send_refusal(r, status, body));
+    const RecentProblems::Key key{record.conf, gate.catalog_stamp(), status, decision};
+    const std::string& problem = Worker::current()->problems().find(key, [&] {
+        return problem_body(decision, rules, gate.rules(record.rules().index), gate.catalog(), status, ways_out(r));
+    });
+    ngx_http_finalize_request(r, send_refusal(r, status, problem));
     return NGX_DONE;
 }
 

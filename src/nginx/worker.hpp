@@ -10,6 +10,7 @@
 #include "drivers/stripe_api.hpp"
 #include "endpoints/services.hpp"
 #include "gate/gate.hpp"
+#include "gate/recent_problems.hpp"
 #include "identity/identity.hpp"
 #include "jobs/host_jobs.hpp"
 #include "nginx/conf.hpp"
@@ -41,6 +42,7 @@ public:
     NginxReactor& reactor() noexcept { return reactor_; }
     Table& table() noexcept { return table_; }
     Gate& gate() noexcept { return gate_; }
+    RecentProblems& problems() noexcept { return problems_; }
     // Requests that wait run in it; cancelled before all else ends.
     Scope& requests() noexcept { return requests_; }
     // What must not stay half done when its client leaves runs in this one.
@@ -72,6 +74,7 @@ private:
     CreditTakings stock_;
     CreditVerdicts verdicts_;
     Gate gate_;
+    RecentProblems problems_;
     Identity identity_;
     Postgres endpoint_postgres_; // a checkout that waits for an account's row must not hold up the gate
     StripeApi stripe_;
