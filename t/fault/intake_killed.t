@@ -44,7 +44,7 @@ my $goes_on = sub ($what) {
 };
 $goes_on->('at first');
 for my $round (1 .. 3) {
-    $host->kill9_worker($_) for 0, 1;
+    $host->kill9_workers;
     $goes_on->('after kill -9 of the workers');
     $world->db->kill9;
     $world->db->start;

@@ -163,7 +163,7 @@ my $victim = newcomer();
 $socket = $host->connect;
 print {$socket} "GET /logo/slow/6 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test:$victim\r\n\r\n";
 ok eval { wait_for(sub { held() == 1 }, 10, 'taken') }, 'taken';
-$host->kill9_worker($_) for 0, 1;
+$host->kill9_workers;
 ok eval { wait_for(sub { $host->get('/logo/x', as($victim))->status == 200 }, 20, 'new workers') }, 'its worker is killed; others come';
 is balance($victim), '6/4', 'what it held is held still';
 $world->sql(q{UPDATE billing.credit_holds SET expires_at = now() RETURNING 1});

@@ -213,7 +213,7 @@ my $socket = $host->connect;
 print {$socket} "POST /two/slow/6 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nAuthorization: Bearer test:$victim\r\n\r\n";
 ok eval { wait_for(sub { level($victim) eq '0+2' }, 10, 'reserved') }, 'while the application works, places are reserved';
 is $other->post('/two/x', '', as($victim))->status, 402, 'G11: which count';
-$host->kill9_worker($_) for 0, 1;
+$host->kill9_workers;
 ok eval { wait_for(sub { $host->post('/create/x', '', as($victim))->status == 200 }, 20, 'new workers') }, 'its worker is killed; others come';
 $world->sql(q{UPDATE billing.stock_holds SET expires_at = now() RETURNING 1});
 settles($victim, '1+0', 'G11: what nobody told of is free when its time is over');

@@ -111,7 +111,7 @@ try_now();
 ok eval { wait_for(sub { $stripe->meter_sum('logo_overage', $customer) == 12 }, 15, 'told') }, 'G15: Stripe is told';
 is sent(), 0, 'but nobody has heard so';
 for my $each ($host, $other) {
-    $each->kill9_worker($_) for 0, 1;
+    $each->kill9_workers;
     $each->expect_log(qr/exited on signal 9/);
 }
 ok eval { wait_for(sub { $host->get('/any/?n=1', @demo)->status == 200 }, 10, 'back') }, 'their successors serve';

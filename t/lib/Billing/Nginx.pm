@@ -171,12 +171,17 @@ sub reload($self) {
 }
 
 # Kills a serving worker with SIGKILL; returns when nginx has replaced it. The alert about it is expected.
-sub kill9_worker($self, $index = 0) {
-    my $pid = ($self->workers)[$index];
-    $self->expect_log(qr/\[alert\].* worker process $pid exited on signal 9/);
-    kill 'KILL', $pid;
-    wait_for(sub { !grep({ $_ == $pid } $self->workers) && $self->workers == $self->{workers} }, 10, "worker $pid is replaced");
-    return $pid;
+sub kill9_worker($self, $index = 0) { return $self->kill9_these(($self->workers)[$index]) }
+
+# All of them at once.
+sub kill9_workers($self) { return $self->kill9_these($self->workers) }
+
+sub kill9_these($self, @pids) {
+    $self->expect_log(qr/\[alert\].* worker process $_ exited on signal 9/) for @pids;
+    kill 'KILL', @pids;
+    my %killed = map { $_ => 1 } @pids;
+    wait_for(sub { !grep({ $killed{$_} } $self->workers) && $self->workers == $self->{workers} }, 10, "workers @pids are replaced");
+    return $pids[0];
 }
 
 # The host loses power: master and workers die at once. start brings it back.
