@@ -80,6 +80,8 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_live_status"), NGX_CONF_1MORE, set_live_status),   // STATUS...
 
     level_directive(ngx_string("billing_strict_path"), NGX_CONF_TAKE1, set_strict_path), // on | off
+    level_directive(ngx_string("billing_idempotency_key"), NGX_CONF_TAKE12,
+                    set_idempotency_key),                                                // VALUE [window=TIME] | off
     level_directive(ngx_string("billing_paid_status"), NGX_CONF_1MORE, set_paid_status), // 2xx | 404...
     level_directive(ngx_string("billing_cache_hits"), NGX_CONF_TAKE1, set_cache_hits),   // charged | free
     level_directive(ngx_string("billing_recheck"), NGX_CONF_TAKE1, set_recheck),         // TIME | off

@@ -20,6 +20,7 @@ constexpr std::array k_denied = {
     Reading{Counter::denied_invalid_key, "invalid_key"},
     Reading{Counter::denied_invalid_account, "invalid_account"},
     Reading{Counter::denied_invalid_cost, "invalid_cost"},
+    Reading{Counter::denied_invalid_idempotency_key, "invalid_idempotency_key"},
     Reading{Counter::denied_unknown_account, "unknown_account"},
     Reading{Counter::denied_write_disabled, "write_disabled"},
     Reading{Counter::denied_maintenance, "maintenance"},
@@ -27,6 +28,8 @@ constexpr std::array k_denied = {
     Reading{Counter::denied_inactive, "inactive"},
     Reading{Counter::denied_plan, "plan"},
     Reading{Counter::denied_feature, "feature"},
+    Reading{Counter::denied_key_outstanding, "key_outstanding"},
+    Reading{Counter::denied_key_misused, "key_misused"},
     Reading{Counter::denied_limit, "limit"},
     Reading{Counter::denied_rate, "rate"},
     Reading{Counter::denied_credits, "credits"},
@@ -136,6 +139,9 @@ void add_zone(Page& page, const HostMetrics& host) {
     page.sample(label("state", "taken"), host.count(Counter::credits_taken));
     page.sample(label("state", "committed"), host.count(Counter::credits_committed));
     page.sample(label("state", "given_back"), host.count(Counter::credits_given_back));
+    page.family("billing_repeated_requests_total", "counter",
+                "Requests let through uncharged, since one with their Idempotency-Key was charged.");
+    page.sample("", host.count(Counter::repeated));
     page.family("billing_stock_total", "counter",
                 "Creates of a stock's things: places reserved, and of those, made and given back; and deletes.");
     page.sample(label("state", "reserved"), host.count(Counter::stock_reserved));

@@ -6,6 +6,7 @@
 #include "state/table.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <type_traits>
 
 namespace billing {
@@ -20,7 +21,8 @@ struct Taking {
     std::uint8_t decision; // of the request's several; those that wait for credits have a number of their own
 };
 
-// Units of credits, or places of a stock, that a request has taken, or asks for at present; or what it removes.
+// Units of credits, or places of a stock, that a request has taken, or asks for at present; or what it removes; or the
+// key that it has claimed.
 struct CreditTaking {
     std::uint64_t account_id = 0;
     std::uint32_t units = 0;
@@ -44,6 +46,16 @@ struct CreditCharge {
         for (std::uint32_t index = 0; index < count; ++index) {
             takings[index].taken = takings[index].taken || takings[index].decision == decision;
         }
+    }
+
+    // What the takings of a decision that has claimed a key are called, for the key's sake.
+    std::optional<TakingName> name_of(std::uint8_t decision) const noexcept {
+        for (std::uint32_t index = 0; index < count; ++index) {
+            if (takings[index].decision == decision && takings[index].kind == TakingKind::key) {
+                return takings[index].name;
+            }
+        }
+        return std::nullopt;
     }
 
     bool pending(std::uint64_t account_id) const noexcept {

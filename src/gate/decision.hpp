@@ -12,11 +12,12 @@ namespace billing {
 // In the order in which they are asked (requirement G3); the first that refuses wins.
 enum class Reason : std::uint8_t {
     allowed,
-    no_account,       // 401
-    invalid_token,    // 401, a bearer token that billing_jwt does not believe
-    invalid_key,      // 401, an API key that is unknown, revoked or expired
-    invalid_account,  // 400
-    invalid_cost,     // 400
+    no_account,              // 401
+    invalid_token,           // 401, a bearer token that billing_jwt does not believe
+    invalid_key,             // 401, an API key that is unknown, revoked or expired
+    invalid_account,         // 400
+    invalid_cost,            // 400
+    invalid_idempotency_key, // 400
     unknown_account,  // 403, where billing_unknown_account says deny, or a metered location meets one it may not create
     write_disabled,   // 403
     maintenance,      // 402
@@ -24,13 +25,15 @@ enum class Reason : std::uint8_t {
     subscription_inactive, // 402
     plan_required,         // 403
     feature_missing,       // 403
+    key_outstanding,       // 409: a request with the same Idempotency-Key is under way
+    key_misused,           // 422: its Idempotency-Key was another request's
     limit_reached,         // 402
     rate_exceeded,         // 429
     credits_short,         // 402
     stock_full,            // 402
     unavailable,           // 503: neither cache nor database can tell
 };
-inline constexpr std::size_t k_reasons = 18;
+inline constexpr std::size_t k_reasons = 21;
 
 // Where the facts came from.
 enum class Source : std::uint8_t { none, shm, redis, postgres, stale };

@@ -20,6 +20,7 @@ Counter outcome_of(TakingKind kind, bool paid) noexcept {
     case TakingKind::removal:
         return Counter::stock_removed;
     case TakingKind::credits:
+    case TakingKind::key:
         break;
     }
     return paid ? Counter::credits_committed : Counter::credits_given_back;
@@ -28,9 +29,10 @@ Counter outcome_of(TakingKind kind, bool paid) noexcept {
 } // namespace
 
 Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
-           CreditTakings& credits, CreditTakings& stock, CreditVerdicts& verdicts, std::vector<const Rules*> rules)
+           CreditTakings& credits, CreditTakings& stock, IdempotencyKeys& keys, CreditVerdicts& verdicts,
+           std::vector<const Rules*> rules)
     : reactor_(reactor), table_(table), catalogs_(catalogs), accounts_(accounts), funding_(funding), credits_(credits),
-      stock_(stock), verdicts_(verdicts), rules_(std::move(rules)) {}
+      stock_(stock), keys_(keys), verdicts_(verdicts), rules_(std::move(rules)) {}
 
 // Several functions for the reader, one for the processor.
 [[gnu::flatten]] bool Gate::decide(const Ask& ask, Decision& decision, Charge& charge) noexcept {
@@ -59,8 +61,8 @@ Gate::Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore
         table_.touch(seen.view.ref);
         return true;
     }
-    const bool plain = rules.takes() == Takes::plain && !seen.view.calendar.zoned();
-    if (!plain && rules.takes() == Takes::durable) {
+    const bool plain = rules.takes() == Takes::plain && !seen.view.calendar.zoned() && ask.claim == nullptr;
+    if (!plain && (rules.takes() == Takes::durable || ask.claim != nullptr)) {
         return false;
     }
     switch (plain ? spend(seen, rules, ask, decision, charge) : spend_special(seen, rules, ask, decision, charge)) {
@@ -408,7 +410,9 @@ void Gate::tell_credit(const CreditTaking& taking, bool paid) noexcept {
         verdict.keep = paid ? taking.keep : 0;
     }
     verdicts_.tell(verdict);
-    table_.count(outcome_of(taking.kind, paid));
+    if (taking.kind != TakingKind::key) {
+        table_.count(outcome_of(taking.kind, paid));
+    }
 }
 
 [[gnu::noinline]] Decision Gate::without_account(const Ask& ask) const noexcept {

@@ -12,6 +12,7 @@
 #include "state/catalog_holder.hpp"
 #include "state/credit_takings.hpp"
 #include "state/credit_verdicts.hpp"
+#include "state/idempotency_keys.hpp"
 #include "state/quota_funding.hpp"
 #include "state/table.hpp"
 
@@ -34,6 +35,7 @@ struct Ask {
     bool counts = true;               // false: nginx's own work, which uses up no rate
     bool write = false;               // a method that changes things
     StatusSet live = k_live_statuses; // under which a paid plan may be used
+    const IdempotencyClaim* claim = nullptr; // of a request that carries a key of its client's
     UnknownAccount unknown = UnknownAccount::create;
     ErrorPolicy on_error;
 };
@@ -42,7 +44,8 @@ class Gate {
 public:
     // `rules` in the order of Ask::rules_index. All references outlive the gate.
     Gate(Reactor& reactor, Table& table, CatalogHolder& catalogs, AccountStore& accounts, QuotaFunding& funding,
-         CreditTakings& credits, CreditTakings& stock, CreditVerdicts& verdicts, std::vector<const Rules*> rules);
+         CreditTakings& credits, CreditTakings& stock, IdempotencyKeys& keys, CreditVerdicts& verdicts,
+         std::vector<const Rules*> rules);
 
     // Lock-free, allocates nothing, does no I/O (but for the first request after a catalog change, which binds the
     // rules anew). `decision` is a new one. False: shared memory cannot tell; go on with resolve().
@@ -126,12 +129,13 @@ private:
     void undo(Charge& charge, std::uint32_t keep) noexcept;
     void give_back(const Taking& taking) noexcept;
     void undo_decision(Charge& charge, std::uint8_t number) noexcept;
-    void forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept;
+    void forget_credits(Charge& charge, TakingKind kind, const TakingName& name, bool give_back) noexcept;
     void tell_credits(Charge& charge, bool paid, bool answered) noexcept;
     void tell_credit(const CreditTaking& taking, bool paid) noexcept;
 
     Task<bool> bring(Ask ask, AccountKey key, Seen& seen, Decision& otherwise);
     Task<Decision> pay(Ask ask, AccountKey key, Seen seen, Charge& charge, std::uint8_t number);
+    Task<bool> claim(Ask ask, Seen seen, Charge& charge, std::uint8_t number, Decision& otherwise);
     Task<Decision> pay_durable(Ask ask, Seen seen, Decision decision, Charge& charge, std::uint8_t number);
     bool ask_credits(const Ask& ask, const Seen& seen, Charge& charge, std::uint8_t number, CreditTakings::Ask& asked);
     bool ask_stock(const Ask& ask, const Seen& seen, Charge& charge, std::uint8_t number, CreditTakings::Ask& asked);
@@ -155,6 +159,7 @@ private:
     QuotaFunding& funding_;
     CreditTakings& credits_;
     CreditTakings& stock_;
+    IdempotencyKeys& keys_;
     CreditVerdicts& verdicts_;
     std::vector<const Rules*> rules_;
     std::vector<BoundRules> bound_; // in the order of rules_, for the catalog of this stamp; empty while none is known

@@ -11,6 +11,7 @@ namespace {
 constexpr std::uint64_t k_unknown_ms = 10'000;
 constexpr std::uint64_t k_exhausted_ms = 1000; // a flood of refused requests does not reach PostgreSQL
 constexpr std::int64_t k_recall_ms = 100;      // until other hosts have returned what they hold
+constexpr std::uint32_t k_hold_s = 600;        // a request without credits that nobody has heard of for so long is dead
 constexpr int k_most_rounds = 5;
 constexpr int k_most_waits = 500;
 constexpr std::int64_t k_wait_ms = 5;
@@ -37,15 +38,60 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
         describe(seen, reason, ask, otherwise);
         co_return otherwise;
     }
-    if (bound_[ask.rules_index].takes() != Takes::durable) {
+    const bool durable = bound_[ask.rules_index].takes() == Takes::durable;
+    if (!durable && ask.claim == nullptr) {
         co_return co_await pay(ask, key, seen, charge, 0);
     }
     const std::uint8_t number = ++charge.credits->decisions;
+    bool goes_on = co_await claim(ask, seen, charge, number, otherwise);
+    if (!goes_on) {
+        co_return otherwise;
+    }
     Decision decision = co_await pay(ask, key, seen, charge, number);
     if (!decision.allows()) {
-        co_return decision;
+        undo_decision(charge, number);
+    } else if (durable) {
+        decision = co_await pay_durable(ask, seen, decision, charge, number);
     }
-    co_return co_await pay_durable(ask, seen, decision, charge, number);
+    co_return decision;
+}
+
+// Claims the request's key, if it has one. False: `otherwise` is the decision.
+Task<bool> Gate::claim(Ask ask, Seen seen, Charge& charge, std::uint8_t number, Decision& otherwise) {
+    if (ask.claim == nullptr) {
+        co_return true;
+    }
+    if (charge.credits->count == charge.credits->room) { // a chain of redirects that nobody can have meant
+        otherwise = cannot_tell(ask);
+        co_return false;
+    }
+    const TakingName name = credits_.new_name();
+    charge.credits->takings[charge.credits->count++] = {seen.view.id, 1, 1, 0, TakingKind::key, number, false, name};
+    std::uint32_t hold_s = k_hold_s;
+    for (const CreditRule& rule : rules_[ask.rules_index]->credits) {
+        hold_s = std::max(hold_s, rule.hold_seconds);
+    }
+    for (const StockRule& rule : rules_[ask.rules_index]->stock) {
+        hold_s = std::max(hold_s, rule.hold_seconds);
+    }
+    std::optional<Claimed> claimed = co_await keys_.claim(seen.view.id, name, *ask.claim, hold_s);
+    if (claimed == Claimed::now) {
+        charge.credits->taken(number);
+        co_return true;
+    }
+    forget_credits(charge, TakingKind::key, name, !claimed);
+    if (!claimed) {
+        otherwise = cannot_tell(ask);
+        co_return false;
+    }
+    table_.count(Counter::repeated, *claimed == Claimed::charged ? 1 : 0);
+    describe(seen,
+             *claimed == Claimed::charged       ? Reason::allowed
+             : *claimed == Claimed::outstanding ? Reason::key_outstanding
+                                                : Reason::key_misused,
+             ask, otherwise);
+    otherwise.source = Source::postgres;
+    co_return false;
 }
 
 // Makes `seen` hold facts that may decide this request. False: `otherwise` is the decision.
@@ -176,7 +222,7 @@ Task<Decision> Gate::pay_durable(Ask ask, Seen seen, Decision decision, Charge& 
             }
             continue;
         }
-        forget_credits(charge, asked.name, !answer);
+        forget_credits(charge, kind, asked.name, !answer);
         undo_decision(charge, number);
         if (!answer) {
             co_return cannot_tell(ask);
@@ -206,7 +252,7 @@ bool Gate::ask_stock(const Ask& ask, const Seen& seen, Charge& charge, std::uint
             continue;
         }
         if (asked.name.view().empty()) {
-            asked.name = stock_.new_name();
+            asked.name = credits.name_of(number).value_or(stock_.new_name());
         }
         const std::uint32_t units = rule.units - paid;
         if (!rule.removes) {
@@ -244,7 +290,7 @@ bool Gate::ask_credits(const Ask& ask, const Seen& seen, Charge& charge, std::ui
                        CreditTakings::Ask& asked) {
     const auto& bound = bound_[ask.rules_index].credits();
     CreditCharge& credits = *charge.credits;
-    asked.name = credits_.new_name();
+    asked.name = credits.name_of(number).value_or(credits_.new_name());
     asked.account_id = seen.view.id;
     for (std::size_t index = 0; index < bound.size(); ++index) {
         const std::uint32_t paid = credits.paid(seen.view.id, TakingKind::credits, bound[index].credit_no);
@@ -306,13 +352,13 @@ void Gate::undo_decision(Charge& charge, std::uint8_t number) noexcept {
     credits.count = kept;
 }
 
-// Those of one name: refused, or, with `give_back`, perhaps taken.
-void Gate::forget_credits(Charge& charge, const TakingName& name, bool give_back) noexcept {
+// Those of one kind and name: refused, or, with `give_back`, perhaps taken.
+void Gate::forget_credits(Charge& charge, TakingKind kind, const TakingName& name, bool give_back) noexcept {
     CreditCharge& credits = *charge.credits;
     std::uint32_t kept = 0;
     for (std::uint32_t index = 0; index < credits.count; ++index) {
         const CreditTaking taking = credits.takings[index];
-        if (taking.name != name) {
+        if (taking.name != name || !go_together(taking.kind, kind)) {
             credits.takings[kept++] = taking;
         } else if (give_back && taking.kind != TakingKind::removal) {
             verdicts_.tell({taking.name, taking.account_id, taking.no, 0, taking.kind});

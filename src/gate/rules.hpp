@@ -98,10 +98,11 @@ struct Rules {
     std::vector<RateRule> rates;
     std::vector<CreditRule> credits;
     std::vector<StockRule> stock;
+    bool keyed = false; // requests may carry a key of their client's
 
     // What one request may have to remember of them.
     std::size_t takings() const noexcept { return quotas.size() + rates.size(); }
-    std::size_t durable_takings() const noexcept { return credits.size() + stock.size(); }
+    std::size_t durable_takings() const noexcept { return credits.size() + stock.size() + (keyed ? 1 : 0); }
 };
 
 struct BoundQuota {

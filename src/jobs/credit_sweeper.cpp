@@ -15,7 +15,8 @@ Task<void> CreditSweeper::run() {
     while (true) {
         bool more_credits = co_await sweep("SELECT billing.credits_sweep($1)");
         bool more_stock = co_await sweep("SELECT billing.stock_sweep($1)");
-        if (!more_credits && !more_stock) {
+        bool more_keys = co_await sweep("SELECT billing.idempotency_purge($1)");
+        if (!more_credits && !more_stock && !more_keys) {
             co_await sleep_for(reactor_, k_interval_ms, true);
         }
     }
@@ -26,7 +27,8 @@ Task<bool> CreditSweeper::sweep(std::string_view statement) {
     if (swept) {
         trouble_.settled();
     } else if (swept.outcome() == PgOutcome::refused) {
-        trouble_.say("PostgreSQL refuses to give back what nobody decided: " + swept.message());
+        trouble_.say("PostgreSQL refuses to give back what nobody decided, or to forget what is over: " +
+                     swept.message());
     }
     co_return swept&& swept.integer(0, 0) == k_most;
 }

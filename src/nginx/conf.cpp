@@ -81,7 +81,8 @@ const LocationRules* make_rules(MainConf& main, const LocConf& conf) {
             rules->credit_use[rules->rules.credits.size() - 1] = credit.use;
         }
     }
-    rules->constant = rules->variable_costs.empty() && rules->variable_credits.empty();
+    rules->rules.keyed = conf.keyed;
+    rules->constant = rules->variable_costs.empty() && rules->variable_credits.empty() && !conf.keyed;
     rules->takings = static_cast<std::uint32_t>(rules->rules.takings());
     for (const auto& stock : conf.stock) {
         rules->rules.stock.push_back(stock.rule);
@@ -112,6 +113,7 @@ void inherit(LocConf& conf, const LocConf& parent) {
     conf.strict_path = conf.strict_path ? conf.strict_path : parent.strict_path;
     conf.free_hits = conf.free_hits ? conf.free_hits : parent.free_hits;
     conf.paid = conf.paid ? conf.paid : parent.paid;
+    conf.idempotency = conf.idempotency ? conf.idempotency : parent.idempotency;
     conf.plan = conf.plan ? conf.plan : parent.plan;
     if (conf.features.empty()) {
         conf.features = parent.features;
@@ -381,6 +383,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         auto& conf = *static_cast<LocConf*>(child);
         auto& main = main_conf(cf);
         const bool own_rules = sets_rules(conf);
+        const bool own_key = conf.idempotency.has_value();
         inherit(conf, from);
         inherit_handler(cf, conf.endpoint, from.endpoint);
         inherit_check(cf, conf, from);
@@ -389,7 +392,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         conf.read_methods = conf.reads.value_or(k_read_methods);
         conf.passes = conf.pass.value_or(false);
         conf.recheck_ms = conf.recheck.value_or(0);
-        conf.accompanies = conf.passes || conf.recheck_ms != 0;
+        conf.keyed = conf.idempotency && conf.idempotency->key != nullptr;
+        conf.accompanies = conf.passes || conf.keyed || conf.recheck_ms != 0;
         conf.paid_statuses = conf.paid ? &*conf.paid : nullptr;
         conf.live_statuses = conf.live.value_or(k_live_statuses);
         conf.unknown_account =
@@ -415,7 +419,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         if (char* problem = check_gate(cf, conf, main); problem != NGX_CONF_OK) {
             return problem;
         }
-        conf.rules = !own_rules && from.rules != nullptr ? from.rules : make_rules(main, conf);
+        conf.rules = !own_rules && !own_key && from.rules != nullptr ? from.rules : make_rules(main, conf);
         conf.settles = !conf.rules->quota_use.empty() || !conf.rules->credit_use.empty();
         main.gated = true;
         warn_of_early_answer(cf, conf);

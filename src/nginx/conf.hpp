@@ -59,7 +59,7 @@ struct LocationRules {
     // Empty where all are constant; else one for each quota, or each type of credits, or null.
     std::vector<ngx_http_complex_value_t*> variable_costs;
     std::vector<ngx_http_complex_value_t*> variable_credits;
-    bool constant = true; // both are empty
+    bool constant = true; // nothing of a request has to be read but its account
     // Empty where nothing is reported.
     std::vector<UseReport> quota_use;
     std::vector<UseReport> credit_use;
@@ -106,6 +106,12 @@ constexpr std::int64_t k_keep_payloads_s = 30 * k_day_s;
 struct PaymentPolicy {
     bool maintenance = false;                                            // reading goes on, writing does not
     std::optional<std::int64_t> grace_seconds = std::int64_t{7} * 86400; // nothing: until Stripe gives up
+};
+
+// `billing_idempotency_key`; no value: off.
+struct IdempotencySource {
+    ngx_http_complex_value_t* key = nullptr;
+    std::uint32_t window_s = 86400;
 };
 
 // `billing_codes`; 0 = the default.
@@ -157,6 +163,7 @@ struct LocConf {
     std::optional<bool> strict_path;  // billing_strict_path
     std::optional<bool> free_hits;    // billing_cache_hits free
     std::optional<PaidStatuses> paid; // billing_paid_status
+    std::optional<IdempotencySource> idempotency;
     AccountSource account;
     std::optional<ConfPlace> account_place;
     bool account_from_client = false; // a header, argument or cookie that anybody can set
@@ -181,7 +188,8 @@ struct LocConf {
     bool passes = false;       // billing_pass_headers
     ngx_msec_t recheck_ms = 0; // billing_recheck; 0 = off
     bool settles = false;      // the application says what a request was worth
-    bool accompanies = false;  // more than a decision: that, or billing_recheck
+    bool keyed = false;        // requests may carry a key of their client's (billing_idempotency_key)
+    bool accompanies = false;  // more than a decision: one of these, or billing_recheck
     ngx_uint_t read_methods = k_read_methods;
     StatusSet live_statuses = k_live_statuses;
     const PaidStatuses* paid_statuses = nullptr; // null: 2xx, 3xx and 499

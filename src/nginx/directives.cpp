@@ -30,6 +30,8 @@ std::string field_named_by(std::string_view variable) {
     return name;
 }
 
+constexpr ngx_int_t k_longest_window_s = 30 * 86400;
+
 // What any client can write into its request, unless something in front cleans it.
 bool from_client(std::string_view value) noexcept {
     for (const auto* prefix : {"$http_", "${http_", "$arg_", "${arg_", "$cookie_", "${cookie_"}) {
@@ -246,11 +248,12 @@ constexpr std::array<EndpointCodeName, 3> k_endpoint_code_names = {{
     {"no_customer", &Codes::no_customer},
     {"stripe_error", &Codes::stripe_error},
 }};
-constexpr std::array<CodeName, 16> k_code_names = {{
+constexpr std::array<CodeName, 19> k_code_names = {{
     {"no_account", Reason::no_account},
     {"invalid_token", Reason::invalid_token},
     {"invalid_key", Reason::invalid_key},
     {"invalid_account", Reason::invalid_account},
+    {"invalid_idempotency_key", Reason::invalid_idempotency_key},
     {"unknown_account", Reason::unknown_account},
     {"write_disabled", Reason::write_disabled},
     {"maintenance", Reason::maintenance},
@@ -258,6 +261,8 @@ constexpr std::array<CodeName, 16> k_code_names = {{
     {"inactive", Reason::subscription_inactive},
     {"plan", Reason::plan_required},
     {"feature", Reason::feature_missing},
+    {"key_outstanding", Reason::key_outstanding},
+    {"key_misused", Reason::key_misused},
     {"limit", Reason::limit_reached},
     {"rate", Reason::rate_exceeded},
     {"credits", Reason::credits_short},
@@ -382,6 +387,40 @@ char* set_paid_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             }
         }
         loc.paid = paid;
+        return NGX_CONF_OK;
+    });
+}
+
+char* set_idempotency_key(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.idempotency) {
+            return duplicate();
+        }
+        IdempotencySource source;
+        constexpr std::string_view prefix = "window=";
+        const auto value = word(cf, 1);
+        if (cf->args->nelts > 2) {
+            ngx_str_t time = as_ngx(word(cf, 2).substr(std::min(prefix.size(), word(cf, 2).size())));
+            const ngx_int_t seconds = word(cf, 2).starts_with(prefix) ? ngx_parse_time(&time, 1) : NGX_ERROR;
+            if (seconds < 1 || seconds > k_longest_window_s) {
+                return fail(cf,
+                            "invalid \"" + std::string{word(cf, 2)} + "\"; write a time from 1s to 30d, as window=24h");
+            }
+            source.window_s = static_cast<std::uint32_t>(seconds);
+        }
+        if (value != "off") {
+            if (value.find('$') == std::string_view::npos) {
+                return fail(cf, "\"" + std::string{value} +
+                                    "\" is one key for all requests; write a variable, as $http_idempotency_key");
+            }
+            source.key = compile(cf, value);
+            if (source.key == nullptr) {
+                return static_cast<char*>(NGX_CONF_ERROR);
+            }
+        } else if (cf->args->nelts > 2) {
+            return fail(cf, "\"off\" takes no window");
+        }
+        loc.idempotency = source;
         return NGX_CONF_OK;
     });
 }

@@ -13,14 +13,15 @@ char* set_redis(ngx_conf_t* cf, ngx_command_t* command, void* conf);    // billi
 char* set_catalog(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_catalog FILE
 
 // http, server, location
-char* set_mode(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing on|off|observe
-char* set_account(ngx_conf_t* cf, ngx_command_t* command, void* conf);     // billing_account VALUE
-char* set_unknown(ngx_conf_t* cf, ngx_command_t* command, void* conf);     // billing_unknown_account create|free|deny
-char* set_plan(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing_plan NAME... | >=NAME
-char* set_feature(ngx_conf_t* cf, ngx_command_t* command, void* conf);     // billing_feature NAME... [match=all|any]
-char* set_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf);       // billing_quota NAME [cost=N|$variable]
-char* set_rate(ngx_conf_t* cf, ngx_command_t* command, void* conf);        // billing_rate NAME [hosts=N]
-char* set_paid_status(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_paid_status STATUS...
+char* set_mode(ngx_conf_t* cf, ngx_command_t* command, void* conf);    // billing on|off|observe
+char* set_account(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_account VALUE
+char* set_unknown(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_unknown_account create|free|deny
+char* set_plan(ngx_conf_t* cf, ngx_command_t* command, void* conf);    // billing_plan NAME... | >=NAME
+char* set_feature(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_feature NAME... [match=all|any]
+char* set_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf);   // billing_quota NAME [cost=N|$variable]
+char* set_rate(ngx_conf_t* cf, ngx_command_t* command, void* conf);    // billing_rate NAME [hosts=N]
+char* set_idempotency_key(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_idempotency_key VALUE|off
+char* set_paid_status(ngx_conf_t* cf, ngx_command_t* command, void* conf);     // billing_paid_status STATUS...
 char* set_credits(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_credits TYPE N|$variable [hold=TIME]
 char* set_stock(ngx_conf_t* cf, ngx_command_t* command,
                 void* conf); // billing_stock NAME create|delete [N] [method=M] [hold=TIME]

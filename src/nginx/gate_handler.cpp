@@ -3,6 +3,7 @@
 #include "gate/tally.hpp"
 #include "nginx/accompany.hpp"
 #include "nginx/identity_record.hpp"
+#include "nginx/keyed_request.hpp"
 #include "nginx/late_charge.hpp"
 #include "nginx/outcome.hpp"
 #include "nginx/refusal.hpp"
@@ -109,7 +110,11 @@ Reason read_request(ngx_http_request_t* r, const LocConf& conf, RequestRecord& r
     if (conf.rules->constant || r->background != 0) {
         return Reason::allowed;
     }
-    return valid_account_id(ask.account) ? read_costs(r, *conf.rules, ask.costs, ask.credits) : forget_account(record);
+    if (!valid_account_id(ask.account)) {
+        return forget_account(record);
+    }
+    const Reason reason = read_costs(r, *conf.rules, ask.costs, ask.credits);
+    return reason == Reason::allowed && conf.keyed ? read_claim(r, conf, ask) : reason;
 }
 
 // The answer is no: it is given, or under `billing observe` only said in the log.
@@ -358,6 +363,9 @@ ngx_int_t gate_handler(ngx_http_request_t* r) {
     RequestRecord* record = find_record(r);
     if (!conf.accompanies && record == nullptr && r == r->main) [[likely]] {
         return enter(r, conf, record);
+    }
+    if (const ngx_int_t begun = conf.keyed ? read_keyed_body(r, conf) : NGX_DECLINED; begun != NGX_DECLINED) {
+        return begun;
     }
     const ngx_int_t answer = enter(r, conf, record); // the request may be gone, where it is not declined
     return answer == NGX_DECLINED ? accompany(r, conf) : answer;

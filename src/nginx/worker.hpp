@@ -72,6 +72,7 @@ private:
     QuotaFunding funding_;
     CreditTakings credits_;
     CreditTakings stock_;
+    IdempotencyKeys keys_;
     CreditVerdicts verdicts_;
     Gate gate_;
     RecentProblems problems_;

@@ -35,8 +35,14 @@ private:
 };
 
 // Units of credits, places of a stock for what is being made, and what is removed from one: that is told when it is
-// done, nothing has to be taken for it.
-enum class TakingKind : std::uint8_t { credits, stock, removal };
+// done, nothing has to be taken for it. And the key of a request (state/idempotency_keys.hpp).
+enum class TakingKind : std::uint8_t { credits, stock, removal, key };
+
+// Asked for, and told of, by one statement.
+constexpr bool go_together(TakingKind a, TakingKind b) noexcept {
+    const auto statement = [](TakingKind kind) { return kind == TakingKind::removal ? TakingKind::stock : kind; };
+    return statement(a) == statement(b);
+}
 
 class CreditTakings {
 public:

@@ -18,6 +18,8 @@ constexpr std::string_view k_settle =
     "SELECT ord, late FROM billing.credits_settle($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
 constexpr std::string_view k_settle_stock =
     "SELECT billing.stock_settle($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
+constexpr std::string_view k_settle_keys =
+    "SELECT billing.idempotency_end($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
 constexpr std::string_view k_late =
     "SELECT billing.credits_late($1::text[], $2::bigint[], $3::smallint[], $4::bigint[])";
 
@@ -42,6 +44,16 @@ PgParams settle_parameters(const std::vector<CreditVerdict>& verdicts) {
         keeps += (keeps.size() > 1 ? "," : "") + (verdict.keep ? std::to_string(*verdict.keep) : "NULL");
     }
     return PgParams{rows.names, rows.accounts, rows.numbers, keeps + "}"};
+}
+
+std::string_view statement_of(TakingKind kind) noexcept {
+    return kind == TakingKind::credits ? k_settle : kind == TakingKind::key ? k_settle_keys : k_settle_stock;
+}
+
+std::string_view refused_words(TakingKind kind) noexcept {
+    return kind == TakingKind::credits ? "PostgreSQL refuses to settle credits: "
+           : kind == TakingKind::key   ? "PostgreSQL refuses to settle an Idempotency-Key: "
+                                       : "PostgreSQL refuses to settle stock: ";
 }
 
 // It will be refused however often it is sent.
@@ -101,9 +113,9 @@ Task<bool> CreditVerdicts::finish() {
 // The oldest ones, as far as they are for one statement; they stay until PostgreSQL has them, or will never take them.
 Task<bool> CreditVerdicts::send() {
     const auto most = waiting_.begin() + static_cast<std::ptrdiff_t>(std::min(waiting_.size(), most_));
-    const bool of_stock = waiting_.front().of_stock();
+    const TakingKind kind = waiting_.front().kind;
     const auto end = std::find_if(waiting_.begin(), most,
-                                  [&](const CreditVerdict& verdict) { return verdict.of_stock() != of_stock; });
+                                  [&](const CreditVerdict& verdict) { return !go_together(verdict.kind, kind); });
     const auto count = static_cast<std::size_t>(end - waiting_.begin());
     std::vector<CreditVerdict> verdicts(waiting_.begin(), end);
     PgResult settled = co_await settle(std::move(verdicts));
@@ -120,18 +132,16 @@ Task<bool> CreditVerdicts::send() {
 }
 
 Task<PgResult> CreditVerdicts::settle(std::vector<CreditVerdict> verdicts) {
-    const bool of_stock = verdicts.front().of_stock();
-    const std::string_view statement = of_stock ? k_settle_stock : k_settle;
-    PgResult settled = co_await postgres_.query(statement, settle_parameters(verdicts));
-    if (settled && settled.rows() > 0 && !of_stock) {
+    const TakingKind kind = verdicts.front().kind;
+    PgResult settled = co_await postgres_.query(statement_of(kind), settle_parameters(verdicts));
+    if (settled && settled.rows() > 0 && kind == TakingKind::credits) {
         PgParams late = late_parameters(verdicts, settled);
         settled = co_await postgres_.query(k_late, std::move(late));
     }
     if (settled) {
         trouble_.settled();
     } else if (settled.outcome() == PgOutcome::refused) {
-        trouble_.say((of_stock ? "PostgreSQL refuses to settle stock: " : "PostgreSQL refuses to settle credits: ") +
-                     settled.message());
+        trouble_.say(std::string{refused_words(kind)} + settled.message());
     }
     co_return settled;
 }

@@ -22,11 +22,10 @@ struct CreditVerdict {
     TakingName name;
     std::uint64_t account_id = 0;
     std::uint8_t no = 0; // of the type of credits, or the stock
-    // Units that the work was worth; nothing: what was taken. 0: it failed. Below zero: so many things were removed.
+    // Units that the work was worth; nothing: what was taken. 0: it failed. Of a key: nothing or 0. Below zero: so many
+    // things were removed.
     std::optional<std::int64_t> keep;
     TakingKind kind = TakingKind::credits;
-
-    bool of_stock() const noexcept { return kind != TakingKind::credits; }
 };
 
 class CreditVerdicts {

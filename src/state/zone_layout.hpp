@@ -356,6 +356,14 @@ enum class Counter : std::uint8_t {
     stock_made,
     stock_given_back,
     stock_removed,
+    // Requests with an Idempotency-Key: refused for it, or let through, since one of them was charged.
+    denied_invalid_idempotency_key,
+    observed_invalid_idempotency_key,
+    denied_key_outstanding,
+    observed_key_outstanding,
+    denied_key_misused,
+    observed_key_misused,
+    repeated,
     count_, // keep last; at most k_counters
 };
 constexpr Counter observed(Counter denied) noexcept { return static_cast<Counter>(static_cast<unsigned>(denied) + 1); }
