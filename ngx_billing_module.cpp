@@ -112,7 +112,9 @@ ngx_command_t commands[] = {
     content_directive(ngx_string("billing_portal"), NGX_CONF_ANY,
                       set_portal), // [redirect] [create] [configuration=S]...
     content_directive(ngx_string("billing_settings"), NGX_CONF_NOARGS, set_settings), // the account's own switches
-    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade),   // for development
+    content_directive(ngx_string("billing_status"), NGX_CONF_NOARGS, set_status),     // all that an account may know
+    content_directive(ngx_string("billing_entitlements"), NGX_CONF_1MORE, set_entitlements), // quota=Q preview=F
+    content_directive(ngx_string("billing_upgrade"), NGX_CONF_NOARGS, set_upgrade),          // for development
     content_directive(ngx_string("billing_webhook"), NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_webhook), // [tolerance=TIME]
     content_directive(ngx_string("billing_check"), NGX_CONF_NOARGS, set_check), // the decision, for other proxies
     content_directive(ngx_string("billing_credits_api"), NGX_CONF_1MORE,

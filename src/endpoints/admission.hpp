@@ -16,6 +16,9 @@ struct Admission {
     std::optional<Response> refusal; // 400, 401, 403, 503; then there is no input
 };
 
+// Who may only look needs no role.
+EndpointSettings for_everybody(const EndpointSettings& settings);
+
 // A form of another site, somebody without the role that is asked for, another account's or customer's id in body or
 // query: all refused.
 Task<Admission> admit(const Request& request, Services& services, const EndpointSettings& settings);

@@ -8,6 +8,7 @@
 #include "drivers/stripe_api.hpp"
 #include "endpoints/checkout_form.hpp"
 #include "endpoints/own_pages.hpp"
+#include "state/account_documents.hpp"
 #include "state/account_store.hpp"
 #include "state/checkout_store.hpp"
 #include "state/credit_calls.hpp"
@@ -28,6 +29,7 @@ struct Services {
     AccountStore& accounts;
     CheckoutStore& checkouts;
     CreditCalls& credits;
+    AccountDocuments& documents;
     EventWriter& events;
     Turns& turns; // one checkout at a time for each account
     Table& table;
@@ -35,6 +37,12 @@ struct Services {
     bool livemode;          // of Stripe's key
     std::string_view nginx; // its version
     Complaint webhook_trouble;
+};
+
+// What billing_entitlements tells of; "": nothing of it.
+struct EntitlementNames {
+    std::string limit;   // a quota's, or a window's of it
+    std::string feature; // for "previewAllowed"
 };
 
 struct EndpointSettings {
@@ -53,6 +61,7 @@ struct EndpointSettings {
     // everybody who speaks for the account.
     std::vector<std::string> roles;
     std::vector<std::string> member_roles;
+    EntitlementNames entitlements;
     std::vector<std::string> secrets;    // of webhooks
     std::vector<std::string> api_tokens; // of billing_credits_api
     std::int64_t tolerance_seconds = 300;

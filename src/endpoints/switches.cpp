@@ -20,14 +20,6 @@ Response answer(const json_t* told) {
     return problem(is_of_unknown(told) ? 403 : 409, code, error, error);
 }
 
-// Who may only look needs no role.
-EndpointSettings for_everybody(const EndpointSettings& settings) {
-    EndpointSettings open = settings;
-    open.roles.clear();
-    open.member_roles.clear();
-    return open;
-}
-
 } // namespace
 
 Task<Response> switches(Request request, Services& services, const EndpointSettings& settings) {

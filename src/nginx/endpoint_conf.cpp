@@ -5,6 +5,8 @@
 #include "nginx/endpoint_handler.hpp"
 #include "stripe/names.hpp"
 
+#include <algorithm>
+
 namespace billing {
 
 namespace {
@@ -25,6 +27,10 @@ const char* name_of(EndpointKind kind) noexcept {
         return "billing_credits_api";
     case EndpointKind::settings:
         return "billing_settings";
+    case EndpointKind::status:
+        return "billing_status";
+    case EndpointKind::entitlements:
+        return "billing_entitlements";
     case EndpointKind::none:
         break;
     }
@@ -74,6 +80,39 @@ char* check_upgrade(ngx_conf_t* cf, const EndpointConf& conf, const MainConf& ma
     return NGX_CONF_OK;
 }
 
+template <class Names>
+std::string list(const Names& names) {
+    std::string text;
+    for (const auto& name : names) {
+        text += (text.empty() ? "" : ", ") + name;
+    }
+    return text.empty() ? "none" : text;
+}
+
+// Both names are of the catalog's.
+char* finish_entitlements(ngx_conf_t* cf, EndpointConf& conf, const MainConf& main) {
+    const auto& quotas = main.catalog->quotas();
+    std::vector<std::string> limits;
+    for (const auto& [quota, windows] : quotas) {
+        for (const auto& [window, limit] : windows) {
+            limits.push_back(limit);
+        }
+    }
+    const auto& names = conf.entitlements;
+    if (!names.limit.empty() && std::find(limits.begin(), limits.end(), names.limit) == limits.end()) {
+        return complain(cf, conf.place,
+                        "no quota \"" + names.limit + "\" in the catalog (" + main.catalog_path +
+                            " has: " + list(limits) + ")");
+    }
+    if (!names.feature.empty() && !main.catalog->features().contains(names.feature)) {
+        return complain(cf, conf.place,
+                        "no feature \"" + names.feature + "\" in the catalog (" + main.catalog_path +
+                            " has: " + list(main.catalog->features()) + ")");
+    }
+    conf.settings.entitlements = names;
+    return NGX_CONF_OK;
+}
+
 // Those are asked by an account, and lead back to a page.
 char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     EndpointConf& conf = loc.endpoint;
@@ -89,7 +128,10 @@ char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     if (conf.kind == EndpointKind::upgrade) {
         return check_upgrade(cf, conf, main);
     }
-    if (conf.kind == EndpointKind::settings) {
+    if (conf.kind == EndpointKind::entitlements) {
+        return finish_entitlements(cf, conf, main);
+    }
+    if (conf.kind == EndpointKind::settings || conf.kind == EndpointKind::status) {
         return NGX_CONF_OK;
     }
     if (!main.stripe) {
@@ -135,6 +177,7 @@ void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& par
         conf.packs = parent.packs;
         conf.seats = parent.seats;
         conf.tolerance_seconds = parent.tolerance_seconds;
+        conf.entitlements = parent.entitlements;
         conf.place = parent.place;
         core->handler = endpoint_handler;
     }

@@ -14,7 +14,18 @@
 
 namespace billing {
 
-enum class EndpointKind : std::uint8_t { none, checkout, portal, upgrade, webhook, metrics, credits_api, settings };
+enum class EndpointKind : std::uint8_t {
+    none,
+    checkout,
+    portal,
+    upgrade,
+    webhook,
+    metrics,
+    credits_api,
+    settings,
+    status,
+    entitlements,
+};
 
 // Where a server's checkout and portal are; "" for none, and for those without a fixed address.
 struct EndpointPaths {
@@ -50,6 +61,7 @@ struct EndpointConf {
     QuantityRange packs;
     QuantityRange seats;
     std::optional<std::int64_t> tolerance_seconds; // of a webhook's time
+    EntitlementNames entitlements;                 // as written: of a quota its name, or NAME:WINDOW
     ConfPlace place;
 
     std::optional<std::string> public_url; // without a slash at its end

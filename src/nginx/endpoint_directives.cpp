@@ -152,6 +152,21 @@ char* read_api_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
     return NGX_CONF_OK;
 }
 
+char* read_entitlements_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    const auto quota = after(text, "quota=");
+    const auto preview = after(text, "preview=");
+    if (quota && !quota->empty()) {
+        conf.entitlements.limit = *quota;
+    } else if (preview && !preview->empty()) {
+        conf.entitlements.feature = *preview;
+    } else {
+        return fail(cf, "invalid \"" + std::string{text} +
+                            "\"; write quota=NAME (NAME:WINDOW of a quota with several windows), preview=FEATURE, or "
+                            "both");
+    }
+    return NGX_CONF_OK;
+}
+
 char* read_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
     switch (conf.kind) {
     case EndpointKind::checkout:
@@ -160,6 +175,8 @@ char* read_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
         return read_webhook_word(cf, text, conf);
     case EndpointKind::credits_api:
         return read_api_word(cf, text, conf);
+    case EndpointKind::entitlements:
+        return read_entitlements_word(cf, text, conf);
     default: // the others take no words, and nginx says so
         return read_portal_word(cf, text, conf);
     }
@@ -282,6 +299,14 @@ char* set_credits_api(ngx_conf_t* cf, ngx_command_t*, void* conf) {
 
 char* set_settings(ngx_conf_t* cf, ngx_command_t*, void* conf) {
     return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::settings); });
+}
+
+char* set_status(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::status); });
+}
+
+char* set_entitlements(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) { return set_endpoint(cf, loc, EndpointKind::entitlements); });
 }
 
 char* set_metrics(ngx_conf_t* cf, ngx_command_t*, void* conf) {

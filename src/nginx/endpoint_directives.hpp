@@ -19,7 +19,9 @@ char* set_portal(ngx_conf_t* cf, ngx_command_t* command,
 char* set_upgrade(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_upgrade
 char* set_webhook(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_webhook
 char* set_credits_api(ngx_conf_t* cf, ngx_command_t* command, void* conf);
-char* set_settings(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_settings
-char* set_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf);  // billing_metrics
+char* set_settings(ngx_conf_t* cf, ngx_command_t* command, void* conf);     // billing_settings
+char* set_status(ngx_conf_t* cf, ngx_command_t* command, void* conf);       // billing_status
+char* set_entitlements(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_entitlements quota=Q preview=F
+char* set_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf);      // billing_metrics
 
 } // namespace billing

@@ -2,6 +2,7 @@
 
 #include "endpoints/checkout.hpp"
 #include "endpoints/credits_api.hpp"
+#include "endpoints/documents.hpp"
 #include "endpoints/metrics.hpp"
 #include "endpoints/portal.hpp"
 #include "endpoints/switches.hpp"
@@ -107,6 +108,10 @@ Task<Response> work_for(EndpointKind kind, Request request, Services& services, 
         return credits_api(std::move(request), services, settings);
     case EndpointKind::settings:
         return switches(std::move(request), services, settings);
+    case EndpointKind::status:
+        return status_document(std::move(request), services, settings);
+    case EndpointKind::entitlements:
+        return entitlements_document(std::move(request), services, settings);
     case EndpointKind::none:
         break;
     }
@@ -225,7 +230,7 @@ struct Methods {
 };
 
 Methods methods_of(EndpointKind kind) noexcept {
-    if (kind == EndpointKind::metrics) {
+    if (kind == EndpointKind::metrics || kind == EndpointKind::status || kind == EndpointKind::entitlements) {
         return {NGX_HTTP_GET | NGX_HTTP_HEAD, "GET, HEAD, OPTIONS"};
     }
     if (kind == EndpointKind::settings) {

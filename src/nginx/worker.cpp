@@ -123,10 +123,10 @@ Worker::Worker(ngx_cycle_t* cycle, const MainConf& conf, Table table)
       identity_(scope_, postgres_, table_, worker_tokens(conf)),
       endpoint_postgres_(reactor_, endpoint_postgres_config(conf)),
       stripe_(reactor_, stripe_config(conf, table_).value_or(StripeConfig{})), turns_(reactor_, k_checkouts_waiting),
-      checkouts_(reactor_, endpoint_postgres_), credit_calls_(endpoint_postgres_), events_(scope_, endpoint_postgres_),
-      gauges_(reactor_, endpoint_postgres_, table_),
+      checkouts_(reactor_, endpoint_postgres_), credit_calls_(endpoint_postgres_), documents_(endpoint_postgres_),
+      events_(scope_, endpoint_postgres_), gauges_(reactor_, endpoint_postgres_, table_),
       services_{
-          reactor_, stripe_, accounts_, checkouts_,    credit_calls_, events_,
+          reactor_, stripe_, accounts_, checkouts_,    credit_calls_, documents_,          events_,
           turns_,   table_,  gauges_,   is_live(conf), NGINX_VERSION, Complaint{reactor_},
       },
       jobs_(reactor_, {cache_ ? &*cache_ : nullptr, table_, accounts_, catalogs_}, job_settings(cycle, conf, table_)) {}

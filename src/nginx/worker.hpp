@@ -82,6 +82,7 @@ private:
     Turns turns_;
     CheckoutStore checkouts_;
     CreditCalls credit_calls_;
+    AccountDocuments documents_;
     EventWriter events_;
     HostGauges gauges_;
     Services services_;
