@@ -114,6 +114,7 @@ CREATE TABLE billing.plan_stocks (
     CONSTRAINT plan_stocks_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
 );
 
+-- warn_at: the account is told when it has no more than so many units left; 0: not before it has none.
 -- overage: whether units beyond the balance may be taken, to be paid afterwards: never, unless the account has switched it
 -- off, or always; at overage_amount (in the currency's smallest unit) each, up to overage_cap of them in a period, told to Stripe
 -- as events of overage_meter.
@@ -121,6 +122,7 @@ CREATE TABLE billing.plan_credits (
     plan_no        smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
     credit_no      smallint NOT NULL REFERENCES billing.credit_types,
     quantity       bigint NOT NULL CHECK (quantity >= 0),
+    warn_at        bigint NOT NULL DEFAULT 0 CHECK (warn_at >= 0),
     overage        text NOT NULL DEFAULT 'none' CHECK (overage IN ('none', 'switchable', 'always')),
     overage_amount numeric(20, 6) CHECK (overage_amount >= 0),
     overage_cap    bigint CHECK (overage_cap > 0),
@@ -248,6 +250,8 @@ CREATE TABLE billing.credit_balances (
     period_start   timestamptz,
     period_end     timestamptz,
     last_refill_at timestamptz,
+    low_at         timestamptz, -- when its account was told that little is left, and that nothing is; NULL: not since a refill
+    exhausted_at   timestamptz,
     PRIMARY KEY (account_id, credit_no),
     CONSTRAINT credit_balances_charged CHECK (charged BETWEEN 0 AND overage)
 ) WITH (fillfactor = 70);

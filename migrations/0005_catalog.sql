@@ -87,17 +87,31 @@ CREATE FUNCTION billing.catalog_amounts(plan jsonb, path text) RETURNS TABLE (ke
         CROSS JOIN LATERAL catalog_members(CASE WHEN jsonb_typeof(q.value) = 'object' THEN q.value END, '') w
 $$;
 
--- What a plan gives of credits: 50, or {"quantity": 50, "overage": {"amount": "40", "cap": 1000, "always": true, "meter": "NAME"}}.
+-- N of "N%", from 1 to 100.
+CREATE FUNCTION billing.catalog_percent(value jsonb, path text) RETURNS integer LANGUAGE plpgsql IMMUTABLE
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    IF value #>> '{}' !~ '^([1-9]\d?|100)%$' THEN
+        RAISE EXCEPTION 'catalog: % must be a part, as "80%%"', path USING ERRCODE = '22023';
+    END IF;
+    RETURN rtrim(value #>> '{}', '%')::integer;
+END $$;
+
+-- What a plan gives of credits: 50, or {"quantity": 50, "warn": "80%", "overage": {"amount": "40", "cap": 1000, "always": true,
+-- "meter": "NAME"}}. warn: how much of it is gone when the account is told.
 CREATE FUNCTION billing.catalog_credits(plan jsonb, path text)
-    RETURNS TABLE (key text, quantity bigint, overage text, amount numeric, cap bigint, meter text)
+    RETURNS TABLE (key text, quantity bigint, warn_at bigint, overage text, amount numeric, cap bigint, meter text)
     LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
-    SELECT c.key, catalog_number(CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'quantity' ELSE c.value END, p.path),
+    SELECT c.key, q.value, div(q.value::numeric * (100 - catalog_percent(coalesce(w.value, '"80%"'), p.path || '.warn')), 100)::bigint,
            CASE WHEN o.value IS NULL THEN 'none' WHEN o.value -> 'always' = 'true' THEN 'always' ELSE 'switchable' END,
            CASE WHEN o.value IS NOT NULL THEN catalog_rate(o.value -> 'amount', p.path || '.overage.amount') END,
            CASE WHEN o.value ? 'cap' THEN catalog_number(o.value -> 'cap', p.path || '.overage.cap') END,
            o.value ->> 'meter'
         FROM catalog_members(plan -> 'credits', catalog_credits.path) c
         CROSS JOIN LATERAL (SELECT catalog_credits.path || '.' || c.key) p(path)
+        CROSS JOIN LATERAL (SELECT catalog_number(CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'quantity' ELSE c.value END,
+            p.path)) q(value)
+        CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'warn' END) w(value)
         CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'overage' END) o(value)
 $$;
 
@@ -224,16 +238,16 @@ BEGIN
     DELETE FROM plan_credits pc USING plans p, credit_types t WHERE p.plan_no = pc.plan_no
         AND t.credit_no = pc.credit_no AND document -> 'plans' ? p.plan_key
         AND NOT coalesce(document -> 'plans' -> p.plan_key -> 'credits' ? t.credit_key, false);
-    INSERT INTO plan_credits AS pc (plan_no, credit_no, quantity, overage, overage_amount, overage_cap, overage_meter)
-        SELECT p.plan_no, t.credit_no, x.quantity, x.overage, x.amount, x.cap, x.meter
+    INSERT INTO plan_credits AS pc (plan_no, credit_no, quantity, warn_at, overage, overage_amount, overage_cap, overage_meter)
+        SELECT p.plan_no, t.credit_no, x.quantity, x.warn_at, x.overage, x.amount, x.cap, x.meter
         FROM catalog_members(document -> 'plans', 'plans') m
         JOIN plans p ON p.plan_key = m.key
         CROSS JOIN LATERAL catalog_credits(m.value, 'plans.' || m.key || '.credits') x
         JOIN credit_types t ON t.credit_key = x.key
-        ON CONFLICT (plan_no, credit_no) DO UPDATE SET quantity = excluded.quantity, overage = excluded.overage,
-            overage_amount = excluded.overage_amount, overage_cap = excluded.overage_cap, overage_meter = excluded.overage_meter
-        WHERE ROW(pc.quantity, pc.overage, pc.overage_amount, pc.overage_cap, pc.overage_meter) IS DISTINCT FROM
-            ROW(excluded.quantity, excluded.overage, excluded.overage_amount, excluded.overage_cap, excluded.overage_meter);
+        ON CONFLICT (plan_no, credit_no) DO UPDATE SET quantity = excluded.quantity, warn_at = excluded.warn_at,
+            overage = excluded.overage, overage_amount = excluded.overage_amount, overage_cap = excluded.overage_cap, overage_meter = excluded.overage_meter
+        WHERE ROW(pc.quantity, pc.warn_at, pc.overage, pc.overage_amount, pc.overage_cap, pc.overage_meter) IS DISTINCT FROM
+            ROW(excluded.quantity, excluded.warn_at, excluded.overage, excluded.overage_amount, excluded.overage_cap, excluded.overage_meter);
 END $$;
 
 -- Prices and packs. A price id belongs to one plan; an id may be absent until it exists at Stripe.

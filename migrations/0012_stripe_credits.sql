@@ -67,7 +67,7 @@ BEGIN
             used = excluded.used, overage = excluded.overage, charged = excluded.charged, period_seq = excluded.period_seq,
             period_start = excluded.period_start, period_end = excluded.period_end,
             last_refill_at = excluded.last_refill_at, bought = excluded.bought, one_time_left = excluded.one_time_left,
-            plan_no = excluded.plan_no, owed = excluded.owed;
+            plan_no = excluded.plan_no, owed = excluded.owed, low_at = excluded.low_at, exhausted_at = excluded.exhausted_at;
 END $$;
 
 -- The balance as a new period begins. credit_move saves it, and charges for what was taken beyond the last one's.
@@ -101,6 +101,10 @@ BEGIN
     END IF;
     IF v_closes THEN
         PERFORM overage_charge(v_was, (SELECT a.plan_no FROM accounts a WHERE a.id = b.account_id));
+    END IF;
+    IF b.remaining > v_was.remaining OR b.period_seq > v_was.period_seq THEN -- what becomes little again is told again
+        b.low_at := NULL;
+        b.exhausted_at := NULL;
     END IF;
     PERFORM credit_save(b);
     INSERT INTO audit_log (account_id, actor, action, before, after, invoice_id)

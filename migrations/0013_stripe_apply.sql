@@ -408,6 +408,19 @@ BEGIN
     END IF;
 END $$;
 
+-- The same of what nobody at Stripe has done: an operator, development, plain SQL.
+CREATE FUNCTION billing.accounts_notice() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+BEGIN
+    PERFORM subscription_notice(NEW.id, 'updated', NEW.id || ':' || NEW.ent_version, '{}');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER accounts_notice AFTER UPDATE ON billing.accounts FOR EACH ROW
+    WHEN (ROW(NEW.plan_no, NEW.status, NEW.maintenance, NEW.grace_until, NEW.trial_end, NEW.cancel_at)
+          IS DISTINCT FROM ROW(OLD.plan_no, OLD.status, OLD.maintenance, OLD.grace_until, OLD.trial_end, OLD.cancel_at)
+          AND coalesce(current_setting('billing.actor', true), '') NOT LIKE 'event:%')
+    EXECUTE FUNCTION billing.accounts_notice();
+
 -- What the event itself has to tell. p_news: it tells it for the first time.
 CREATE FUNCTION billing.event_notice(p_account_id bigint, e jsonb, p_news boolean) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$

@@ -25,14 +25,37 @@ CREATE TABLE billing.credit_holds (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX credit_holds_expires_at ON billing.credit_holds (expires_at);
 
--- Units that may be taken beyond the balance now: by the plan, unless the account has switched it off, below the plan's cap.
-CREATE FUNCTION billing.credit_room(b billing.credit_balances) RETURNS bigint LANGUAGE plpgsql STABLE
+-- Units that may be taken beyond the balance now: by the plan, unless the account has switched it off, below the plan's cap; and how
+-- few left are told of. NULL where the plan has none of that type.
+CREATE FUNCTION billing.credit_room(b billing.credit_balances, OUT room bigint, OUT warn_at bigint) LANGUAGE plpgsql STABLE
     SET search_path = billing, pg_temp AS $$
 BEGIN
-    RETURN (SELECT CASE WHEN pc.overage = 'always' OR pc.overage = 'switchable' AND a.overage_on
-                        THEN greatest(0, coalesce(pc.overage_cap, 4611686018427387904) - b.overage) ELSE 0 END -- 2^62
-            FROM accounts a JOIN plan_credits pc ON pc.plan_no = a.plan_no AND pc.credit_no = b.credit_no
-            WHERE a.id = b.account_id);
+    SELECT CASE WHEN pc.overage = 'always' OR pc.overage = 'switchable' AND a.overage_on
+                THEN greatest(0, coalesce(pc.overage_cap, 4611686018427387904) - b.overage) ELSE 0 END, -- 2^62
+           pc.warn_at
+        INTO room, warn_at
+        FROM accounts a JOIN plan_credits pc ON pc.plan_no = a.plan_no AND pc.credit_no = b.credit_no
+        WHERE a.id = b.account_id;
+END $$;
+
+-- credits:low: no more than the plan's warn_at are left. credits:exhausted: nothing is, nor is overage allowed, or not what
+-- somebody has just asked for. Each once until there is a refill; what goes back and is taken again is told anew after an hour.
+-- The caller holds the balance's lock.
+CREATE FUNCTION billing.credits_tell(p_account_id bigint, p_credit_no smallint, p_warn_at bigint, p_exhausted boolean) RETURNS void
+    LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    b     credit_balances;
+BEGIN
+    UPDATE credit_balances x SET low_at = v_now, exhausted_at = CASE WHEN p_exhausted THEN v_now ELSE x.exhausted_at END
+        WHERE x.account_id = p_account_id AND x.credit_no = p_credit_no RETURNING * INTO b;
+    IF FOUND THEN
+        PERFORM outbox_put(n.topic, concat_ws(':', n.topic, p_account_id, t.credit_key, extract(epoch FROM v_now)), p_account_id,
+                jsonb_strip_nulls(jsonb_build_object('credit', t.credit_key, 'remaining', b.remaining, 'allocated', b.allocated,
+                    'threshold', p_warn_at, 'overage', nullif(b.overage, 0), 'periodEnd', iso(b.period_end))))
+            FROM credit_types t CROSS JOIN (SELECT CASE WHEN p_exhausted THEN 'credits:exhausted' ELSE 'credits:low' END) n(topic)
+            WHERE t.credit_no = p_credit_no;
+    END IF;
 END $$;
 
 CREATE DOMAIN billing.taking_name AS text COLLATE "C" CHECK (VALUE ~ '^[!-9;-~]{1,128}$'); -- printable, without a colon
@@ -62,6 +85,7 @@ DECLARE
     -- distinct (account, type) in primary-key order
     b_account bigint[]; b_credit smallint[]; b_left bigint[]; b_bought bigint[]; b_allocated bigint[]; b_seq bigint[];
     b_ends bigint[]; b_room bigint[]; b_taken bigint[]; b_taken_bought bigint[]; b_taken_over bigint[];
+    b_warn bigint[]; b_low timestamptz[]; b_exhausted timestamptz[]; v_short integer[] := '{}'; v_hour timestamptz;
     i integer; j integer; k integer; v_ok boolean; v_any boolean := false;
 BEGIN
     IF n IS NULL OR cardinality(names) <> n OR cardinality(account_ids) <> n OR cardinality(credit_nos) <> n
@@ -107,13 +131,16 @@ BEGIN
     PERFORM x.name::taking_name FROM unnest(names) x(name);
     SELECT array_agg(s.account_id), array_agg(s.credit_no), array_agg(s.remaining), array_agg(s.bought),
            array_agg(s.allocated), array_agg(s.seq), array_agg(s.ends), array_agg(s.room),
-           array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint)
-        INTO b_account, b_credit, b_left, b_bought, b_allocated, b_seq, b_ends, b_room, b_taken, b_taken_bought, b_taken_over
+           array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint),
+           array_agg(s.warn_at), array_agg(s.low_at), array_agg(s.exhausted_at)
+        INTO b_account, b_credit, b_left, b_bought, b_allocated, b_seq, b_ends, b_room, b_taken, b_taken_bought, b_taken_over,
+             b_warn, b_low, b_exhausted
         FROM (SELECT u.account_id, u.credit_no, coalesce(b.remaining, 0) AS remaining, coalesce(b.bought, 0) AS bought,
                      coalesce(b.allocated, 0) AS allocated, coalesce(b.period_seq, 0) AS seq, unix(b.period_end) AS ends,
-                     coalesce(credit_room(b), 0) AS room
+                     coalesce(c.room, 0) AS room, c.warn_at, b.low_at, b.exhausted_at
               FROM (SELECT DISTINCT x.* FROM unnest(r_account, r_credit) x(account_id, credit_no)) u
               LEFT JOIN credit_balances b ON b.account_id = u.account_id AND b.credit_no = u.credit_no
+              CROSS JOIN LATERAL credit_room(b) c
               ORDER BY u.account_id, u.credit_no) s;
 
     -- 2. Decide, group by group.
@@ -148,6 +175,9 @@ BEGIN
                 b_taken_over[k] := b_taken_over[k] + r_over[m];
                 r_after[m] := b_left[k];
                 v_any := true;
+            ELSIF NOT r_known[m] AND r_quantity[m] > b_left[k] + b_room[k] AND b_exhausted[k] IS NULL
+                  AND b_left[k] <= coalesce(b_warn[k], b_left[k]) THEN
+                v_short := v_short || k;
             END IF;
         END LOOP;
         i := j;
@@ -176,6 +206,21 @@ BEGIN
             FROM unnest(r_account, r_name, r_credit, r_hold, r_new) u(account_id, name, credit_no, hold, new)
             WHERE u.new AND u.hold IS NOT NULL;
     END IF;
+
+    -- 4. Tell, as a rule nothing.
+    FOR k IN 1..cardinality(b_account) LOOP
+        IF b_left[k] > b_warn[k] AND b_left[k] > 0 OR b_taken[k] + b_taken_over[k] = 0 AND v_short = '{}' THEN
+            CONTINUE;
+        END IF;
+        v_hour := clock_timestamp() - interval '1 hour';
+        IF k = ANY (v_short)
+           OR b_left[k] + b_room[k] = 0 AND b_taken[k] + b_taken_over[k] > 0 AND coalesce(b_exhausted[k] < v_hour, true) THEN
+            PERFORM credits_tell(b_account[k], b_credit[k], b_warn[k], true);
+        ELSIF b_taken[k] > 0 AND b_left[k] <= b_warn[k]
+              AND (b_low[k] IS NULL OR b_left[k] + b_taken[k] > b_warn[k] AND b_low[k] < v_hour) THEN
+            PERFORM credits_tell(b_account[k], b_credit[k], b_warn[k], false);
+        END IF;
+    END LOOP;
     RETURN QUERY SELECT u.ord, u.kept, u.known, b_left[u.key], b_allocated[u.key], b_room[u.key], b_ends[u.key]
         FROM unnest(r_ord, r_kept, r_known, r_key) u(ord, kept, known, key) ORDER BY u.ord;
 END $$;
@@ -393,7 +438,7 @@ BEGIN
     IF v_mistake IS NOT NULL THEN
         RETURN v_mistake - 'success' || '{"allowed": false}';
     END IF;
-    SELECT b.remaining, credit_room(b) INTO v_left, v_room FROM credit_balances b
+    SELECT b.remaining, c.room INTO v_left, v_room FROM credit_balances b CROSS JOIN LATERAL credit_room(b) c
         WHERE b.account_id = account_no(p_account) AND b.credit_no = credit_no(p_credit);
     v_left := coalesce(v_left, 0);
     v_room := coalesce(v_room, 0);

@@ -32,4 +32,15 @@ bool valid_unit_price(std::string_view text) noexcept {
     return digits(text.substr(0, point), 12) && (point == std::string_view::npos || digits(text.substr(point + 1), 6));
 }
 
+std::optional<std::uint8_t> parse_percent(std::string_view text) noexcept {
+    unsigned percent = 0;
+    const bool marked = text.size() >= 2 && text.size() <= 4 && text.back() == '%' && text.front() != '0';
+    const char* const last = marked ? text.data() + text.size() - 1 : text.data();
+    const auto [end, problem] = std::from_chars(text.data(), last, percent);
+    if (!marked || problem != std::errc{} || end != last || percent > 100) {
+        return std::nullopt;
+    }
+    return static_cast<std::uint8_t>(percent);
+}
+
 } // namespace billing

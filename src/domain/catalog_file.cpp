@@ -157,8 +157,12 @@ private:
                 amount(value, where, false);
                 return;
             }
-            known_members(value, where, {"quantity", "overage"});
+            known_members(value, where, {"quantity", "warn", "overage"});
             amount(json_object_get(value, "quantity"), where + ".quantity", false);
+            if (const json_t* warn = json_object_get(value, "warn");
+                warn != nullptr && !parse_percent(text_member(value, "warn").value_or(""))) {
+                problem(where + ".warn", "must be how much of it is gone when the account is told, from \"1%\" to \"100%\"");
+            }
             if (const json_t* beyond = json_object_get(value, "overage"); beyond != nullptr) {
                 overage(beyond, where + ".overage");
             }
