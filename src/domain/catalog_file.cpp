@@ -161,7 +161,8 @@ private:
             amount(json_object_get(value, "quantity"), where + ".quantity", false);
             if (const json_t* warn = json_object_get(value, "warn");
                 warn != nullptr && !parse_percent(text_member(value, "warn").value_or(""))) {
-                problem(where + ".warn", "must be how much of it is gone when the account is told, from \"1%\" to \"100%\"");
+                problem(where + ".warn",
+                        "must be how much of it is gone when the account is told, from \"1%\" to \"100%\"");
             }
             if (const json_t* beyond = json_object_get(value, "overage"); beyond != nullptr) {
                 overage(beyond, where + ".overage");
