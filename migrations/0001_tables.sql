@@ -294,6 +294,7 @@ CREATE TABLE billing.quota_periods (
     issued_at   timestamptz,
     nearly_at   timestamptz, -- when issued first crossed 90 % of the cap and hosts were asked to return what they hold
     recalled_at timestamptz, -- when hosts were last asked because a request was about to be refused
+    warned      integer[] NOT NULL DEFAULT '{}', -- thresholds, in percent, that its account has been told of
     PRIMARY KEY (account_id, limit_no, period)
 ) WITH (fillfactor = 60);
 

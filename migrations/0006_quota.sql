@@ -437,10 +437,45 @@ BEGIN
     RETURN 'ok';
 END $$;
 
+-- quota:threshold: so many percent of a quota are used, once for each of the hosts' thresholds and each period; of a sliding window
+-- once within its length. quotas and percents: the thresholds. The caller has just changed the usage and holds the rows' locks.
+CREATE FUNCTION billing.quota_warn(account_ids bigint[], limit_nos smallint[], periods bigint[], quotas text[], percents integer[])
+    RETURNS void LANGUAGE plpgsql SET search_path = billing, pg_temp AS $$
+DECLARE
+    w      record;
+    v_used bigint;
+BEGIN
+    FOR w IN
+        SELECT q.account_id, q.limit_no, q.period, q.ends, q.cap, q.used, l.limit_key, l.period AS kind, l.length, p.percent
+        FROM (SELECT DISTINCT x.* FROM unnest(account_ids, limit_nos, periods) x(account_id, limit_no, period)) u
+        JOIN limits l ON l.limit_no = u.limit_no
+        JOIN (SELECT DISTINCT x.* FROM unnest(quotas, percents) x(quota, percent)) p ON p.quota = l.limit_key
+        JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
+        WHERE q.cap > 0 AND p.percent <> ALL (q.warned)
+          AND (l.period IN ('cycle', 'sliding') OR q.used >= q.cap / 100 * p.percent + (q.cap % 100 * p.percent + 99) / 100)
+        ORDER BY 1, 2, 3, p.percent
+    LOOP
+        v_used := w.used;
+        IF w.kind IN ('cycle', 'sliding') THEN
+            v_used := w.cap - (window_room(w.account_id, w.limit_no, w.kind, w.length, w.period, w.cap, clock_timestamp())).could_be;
+            CONTINUE WHEN v_used < w.cap / 100 * w.percent + (w.cap % 100 * w.percent + 99) / 100;
+            CONTINUE WHEN w.kind = 'sliding' AND EXISTS (SELECT FROM quota_periods q
+                WHERE q.account_id = w.account_id AND q.limit_no = w.limit_no AND w.percent = ANY (q.warned)
+                  AND q.period >= w.period - (w.length + (w.period >> 32) - 1) / (w.period >> 32) AND q.period < ((w.period >> 32) + 1) << 32);
+        END IF;
+        UPDATE quota_periods q SET warned = q.warned || w.percent
+            WHERE q.account_id = w.account_id AND q.limit_no = w.limit_no AND q.period = w.period;
+        PERFORM outbox_put('quota:threshold', concat_ws(':', 'quota:threshold', w.account_id, w.limit_key, w.period, w.percent), w.account_id,
+            jsonb_strip_nulls(jsonb_build_object('quota', w.limit_key, 'threshold', w.percent, 'used', v_used, 'limit', w.cap,
+                'periodEnd', CASE WHEN w.kind <> 'sliding' THEN iso(w.ends) END)));
+    END LOOP;
+END $$;
+
 -- What a host has spent and what it gives back since its last report, exactly once (take_turn). spent < 0 is a refund of what
--- was reported before; returned >= 0.
+-- was reported before; returned >= 0. warn_quotas, warn_percents: the host's thresholds (quota_warn).
 CREATE FUNCTION billing.usage_flush(instance uuid, host text, seq bigint, account_ids bigint[], limit_nos smallint[],
-                                    periods bigint[], spent bigint[], returned bigint[])
+                                    periods bigint[], spent bigint[], returned bigint[],
+                                    warn_quotas text[] DEFAULT '{}', warn_percents integer[] DEFAULT '{}')
     RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = billing, pg_temp SET lock_timeout = '100ms' -- shorter than quota_fund's, which waits for rows held here
     SET plan_cache_mode = force_generic_plan SET jit = off
@@ -483,6 +518,9 @@ BEGIN
         RAISE WARNING 'usage_flush: instance % batch %: % of % rows are dropped: their quota periods are gone, or would fall below 0',
             instance, seq, v_keys - v_done, v_keys;
     END IF;
+    IF warn_quotas <> '{}' THEN
+        PERFORM quota_warn(account_ids, limit_nos, periods, warn_quotas, warn_percents);
+    END IF;
     RETURN v_turn;
 END $$;
 
@@ -490,7 +528,8 @@ END $$;
 -- its time, and issued with it, whatever the cap. at = unix seconds; an account that is not known is made where `creates`
 -- says so. What names no account or no quota cannot be charged, and is said in the log.
 CREATE FUNCTION billing.charge_late(instance uuid, host text, seq bigint, accounts text[], limits text[], at bigint[],
-                                    units bigint[], creates boolean[])
+                                    units bigint[], creates boolean[],
+                                    warn_quotas text[] DEFAULT '{}', warn_percents integer[] DEFAULT '{}')
     RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = billing, pg_temp SET lock_timeout = '250ms' SET jit = off AS $$
 #variable_conflict use_column
@@ -559,5 +598,8 @@ BEGIN
         SELECT s.account_id, 'gate', 'charge_late', pg_catalog.jsonb_build_object('quota', l.limit_key, 'units', s.units, 'at', s.at, 'host', host)
         FROM unnest(r_account, r_limit, r_units, r_at) s(account_id, limit_no, units, at)
         JOIN limits l ON l.limit_no = s.limit_no;
+    IF warn_quotas <> '{}' THEN
+        PERFORM quota_warn(r_account, r_limit, r_period, warn_quotas, warn_percents);
+    END IF;
     RETURN v_turn;
 END $$;

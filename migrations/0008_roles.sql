@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION
     billing.snapshots(text[], boolean),
     billing.catalog_document(),
     billing.quota_fund(integer[], bigint[], smallint[], bigint[], bigint[], bigint[], bigint[]),
-    billing.usage_flush(uuid, text, bigint, bigint[], smallint[], bigint[], bigint[], bigint[]),
-    billing.charge_late(uuid, text, bigint, text[], text[], bigint[], bigint[], boolean[])
+    billing.usage_flush(uuid, text, bigint, bigint[], smallint[], bigint[], bigint[], bigint[], text[], integer[]),
+    billing.charge_late(uuid, text, bigint, text[], text[], bigint[], bigint[], boolean[], text[], integer[])
     TO billing_gate, billing_jobs;
 GRANT EXECUTE ON FUNCTION billing.publish_claim(integer), billing.publish_done(bigint[], bigint[]) TO billing_jobs;

@@ -61,6 +61,8 @@ struct Decision {
     std::uint8_t plan_no = 0; // 0 = not known
     bool grace = false;       // let through although it owes, for a while
     bool fallback = false;    // let through because the state was unknown (billing_on_error allow)
+    std::uint8_t warning = 0; // percent: the highest threshold that a quota has reached; 0 = none
+    std::uint8_t warned = 0;  // which: index among the location's quotas
     Meter meter;
 
     bool operator==(const Decision&) const = default;

@@ -287,11 +287,47 @@ Spend Gate::spend(const Seen& seen, const BoundRules& rules, const Ask& ask, Dec
     measure_own(seen, rules, ask, decision.meter);
     if (result == Spend::taken) {
         result = pass_rates(seen, rules, ask, decision, charge);
-        if (result != Spend::taken) { // a refusal takes nothing, but of a rate before the one that refused
+        if (result == Spend::taken) {
+            watch(mine, rules, ask, decision);
+        } else { // a refusal takes nothing, but of a rate before the one that refused
             undo(charge, before);
         }
     }
     return result;
+}
+
+// How much of each quota is used by now, as far as this host knows; `seen` holds their periods.
+void Gate::watch(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision) noexcept {
+    const auto& quotas = rules.quotas();
+    for (std::size_t index = 0; index < quotas.size(); ++index) {
+        const auto& warns = rules_[ask.rules_index]->quotas[index].warns;
+        const std::uint64_t limit = limit_of(seen, quotas[index]);
+        if (warns.empty() || limit == 0 || limit == k_unlimited) {
+            continue;
+        }
+        SpendOutcome outcome;
+        const Spend result =
+            table_.spend(seen.view.ref, quotas[index].limit_no, seen.periods[index], 0, ask.now_ms, outcome);
+        if (result != Spend::taken && result != Spend::exhausted) {
+            continue;
+        }
+        const std::uint64_t used = limit - std::min(limit, result == Spend::taken ? outcome.remaining : 0);
+        for (const std::uint8_t percent : warns) {
+            const std::uint64_t threshold = limit / 100 * percent + (limit % 100 * percent + 99) / 100;
+            if (used >= threshold && percent > decision.warning) {
+                decision.warning = percent;
+                decision.warned = static_cast<std::uint8_t>(index);
+            }
+        }
+    }
+}
+
+std::uint64_t Gate::limit_of(const Seen& seen, const BoundQuota& quota) const noexcept {
+    std::uint64_t limit = quota.by_plan[seen.view.plan];
+    if (seen.view.has_overrides) {
+        table_.limit_amount(seen.view.ref, quota.limit_no, limit);
+    }
+    return limit;
 }
 
 // Months and buckets of the account itself, and days of its time zone.

@@ -113,6 +113,8 @@ private:
     void measure(const BoundRules& rules, const Ask& ask, std::size_t quota, std::uint64_t limit,
                  std::uint64_t remaining, Meter& meter) const noexcept;
     void measure_paid(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) noexcept;
+    void watch(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision) noexcept;
+    std::uint64_t limit_of(const Seen& seen, const BoundQuota& quota) const noexcept;
     void measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept;
     Spend spend_special(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
                         Charge& charge) noexcept;

@@ -151,8 +151,10 @@ BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
         }
     }
     const bool own = std::any_of(quotas_.begin(), quotas_.end(), [](const BoundQuota& quota) { return quota.own; });
+    const bool warns = std::any_of(rules.quotas.begin(), rules.quotas.end(),
+                                   [](const QuotaRule& rule) { return !rule.warns.empty(); });
     takes_ = !credits_.empty() || !stock_.empty() ? Takes::durable
-             : own || !rates_.empty()             ? Takes::special
+             : own || warns || !rates_.empty()    ? Takes::special
              : quotas_.empty()                    ? Takes::nothing
                                                   : Takes::plain;
     for (const auto& plan : catalog.plans()) {

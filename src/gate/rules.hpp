@@ -27,10 +27,11 @@ struct FeatureRule {
     bool any = false;
 };
 
-// `billing_quota requests cost=2;` A cost from a variable is evaluated by nginx/ for each request.
+// `billing_quota requests cost=2 warn=80%;` A cost from a variable is evaluated by nginx/ for each request.
 struct QuotaRule {
     std::string key; // the limit's: NAME, or NAME:WINDOW of a quota with several windows
     std::uint32_t cost = 1;
+    std::vector<std::uint8_t> warns{}; // percent of what the account has of it, ascending
 
     std::string_view name() const noexcept { return std::string_view{key}.substr(0, key.find(':')); }
     std::string_view window() const noexcept {

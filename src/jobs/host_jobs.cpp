@@ -24,7 +24,8 @@ public:
           postgres_(reactor, postgres_config(settings)), listener_(reactor, listener_config(settings)),
           publisher_(reactor, postgres_, listener_, changed_, shared.redis, shared.table, shared.accounts,
                      shared.catalogs),
-          flusher_(reactor, postgres_, shared.table, returned_, settings.host), sweeper_(reactor, postgres_) {
+          flusher_(reactor, postgres_, shared.table, returned_, settings.host, settings.thresholds),
+          sweeper_(reactor, postgres_) {
         if (settings.redis) {
             RedisConfig config;
             config.address = *settings.redis;

@@ -38,6 +38,7 @@ public:
         std::optional<RedisAddress> redis;
         std::string host; // its name, for PostgreSQL's list of instances
         std::uint32_t pid = 0;
+        QuotaThresholds thresholds;
         bool for_all = true;                // publish changes and process events; false leaves that to other hosts
         std::optional<StripeConfig> stripe; // nothing: there are no events to process
         InboxSettings inbox;

@@ -14,9 +14,9 @@ constexpr std::int64_t k_retry_ms = 500;
 constexpr std::int64_t k_sweep_turn_ms = 30'000; // a walk over the whole zone
 
 constexpr std::string_view k_flush = "SELECT billing.usage_flush($1::uuid, $2, $3, $4::bigint[], $5::smallint[], "
-                                     "$6::bigint[], $7::bigint[], $8::bigint[])";
+                                     "$6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::integer[])";
 constexpr std::string_view k_charge_late = "SELECT billing.charge_late($1::uuid, $2, $3, $4::text[], $5::text[], "
-                                           "$6::bigint[], $7::bigint[], $8::boolean[])";
+                                           "$6::bigint[], $7::bigint[], $8::boolean[], $9::text[], $10::integer[])";
 
 std::string uuid_text(std::span<const std::uint8_t, 16> bytes) {
     constexpr std::string_view digits = "0123456789abcdef";
@@ -34,7 +34,7 @@ bool breaks_a_rule(std::string_view sqlstate) noexcept {
 }
 
 PgParams parameters(std::string instance, const std::string& host, std::uint64_t sequence,
-                    const std::vector<UsageRow>& rows) {
+                    const std::vector<UsageRow>& rows, const QuotaThresholds& thresholds) {
     std::vector<std::int64_t> accounts, periods, spent, returned;
     std::vector<std::int16_t> limits;
     for (const auto& row : rows) {
@@ -44,7 +44,8 @@ PgParams parameters(std::string instance, const std::string& host, std::uint64_t
         spent.push_back(row.spent);
         returned.push_back(row.returned);
     }
-    return PgParams{instance, host, sequence, accounts, limits, periods, spent, returned};
+    return PgParams{instance, host,  sequence, accounts,          limits,
+                    periods,  spent, returned, thresholds.quotas, thresholds.percents};
 }
 
 template <std::size_t Bytes>
@@ -53,7 +54,7 @@ std::string text_of(const char (&field)[Bytes]) {
 }
 
 PgParams parameters(std::string instance, const std::string& host, std::uint64_t sequence,
-                    const std::vector<LateRow>& rows) {
+                    const std::vector<LateRow>& rows, const QuotaThresholds& thresholds) {
     std::vector<std::string> accounts, limits, creates;
     std::vector<std::int64_t> at, units;
     for (const auto& row : rows) {
@@ -63,13 +64,26 @@ PgParams parameters(std::string instance, const std::string& host, std::uint64_t
         units.push_back(row.units);
         creates.emplace_back(row.creates != 0 ? "t" : "f");
     }
-    return PgParams{instance, host, sequence, accounts, limits, at, units, creates};
+    return PgParams{instance, host,  sequence, accounts,          limits,
+                    at,       units, creates,  thresholds.quotas, thresholds.percents};
 }
 
 } // namespace
 
-UsageFlusher::UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host)
-    : reactor_(reactor), postgres_(postgres), table_(table), wake_(wake), host_(std::move(host)), trouble_(reactor) {}
+void QuotaThresholds::add(const std::string& quota, std::uint8_t percent) {
+    for (std::size_t index = 0; index < quotas.size(); ++index) {
+        if (quotas[index] == quota && percents[index] == percent) {
+            return;
+        }
+    }
+    quotas.push_back(quota);
+    percents.push_back(percent);
+}
+
+UsageFlusher::UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host,
+                           QuotaThresholds thresholds)
+    : reactor_(reactor), postgres_(postgres), table_(table), wake_(wake), host_(std::move(host)),
+      thresholds_(std::move(thresholds)), trouble_(reactor) {}
 
 Task<void> UsageFlusher::run() {
     for (;;) {
@@ -110,13 +124,13 @@ template <class Row>
 Task<bool> UsageFlusher::send(std::string_view statement, std::vector<Row> rows, std::uint64_t sequence,
                               std::string what) {
     const std::string instance = uuid_text(table_.instance_id());
-    PgParams batch = parameters(instance, host_, sequence, rows);
+    PgParams batch = parameters(instance, host_, sequence, rows, thresholds_);
     PgResult result = co_await postgres_.query(statement, std::move(batch));
     if (result.outcome() == PgOutcome::refused && breaks_a_rule(result.sqlstate())) {
         // It would be refused for ever and hold up all that comes after: its place is taken by an empty one.
         reactor_.log(LogLevel::error, "billing: " + what + " is dropped: " + result.message());
         rows.clear();
-        PgParams nothing = parameters(instance, host_, sequence, rows);
+        PgParams nothing = parameters(instance, host_, sequence, rows, thresholds_);
         result = co_await postgres_.query(statement, std::move(nothing));
     }
     if (!result) {

@@ -9,14 +9,26 @@
 #include "drivers/postgres.hpp"
 #include "state/table.hpp"
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace billing {
+
+// Parts of quotas whose use is told to their accounts, once for each period: `billing_quota NAME warn=80%`. PostgreSQL
+// sees when they are reached; hosts that share it have the same ones.
+struct QuotaThresholds {
+    std::vector<std::string> quotas;
+    std::vector<std::int32_t> percents; // one for each of them
+
+    void add(const std::string& quota, std::uint8_t percent);
+};
 
 class UsageFlusher {
 public:
     // `wake`: tokens may have been freed that another host waits for.
-    UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host);
+    UsageFlusher(Reactor& reactor, Postgres& postgres, Table& table, Signal& wake, std::string host,
+                 QuotaThresholds thresholds);
 
     // For ever: each second, and at each wake-up.
     Task<void> run();
@@ -38,6 +50,7 @@ private:
     Table& table_;
     Signal& wake_;
     std::string host_;
+    QuotaThresholds thresholds_;
     Complaint trouble_;
     std::int64_t swept_ms_ = 0;
 };

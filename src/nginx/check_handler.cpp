@@ -11,12 +11,13 @@ struct Field {
     std::string_view name;
     std::string_view variable;
 };
-constexpr std::array<Field, 5> k_fields = {{
+constexpr std::array<Field, 6> k_fields = {{
     {"X-Billing-Account", "billing_account"},
     {"X-Billing-Plan", "billing_plan"},
     {"X-Billing-Status", "billing_status"},
     {"X-Billing-Decision", "billing_decision"},
     {"X-Billing-Remaining", "billing_remaining"},
+    {"X-Billing-Warning", "billing_warning"},
 }};
 
 } // namespace

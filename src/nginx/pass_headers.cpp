@@ -21,8 +21,8 @@ struct Field {
 
 template <std::size_t k_index>
 std::string variable(const RequestRecord& record) {
-    constexpr std::array<std::string_view, 5> k_names = {"billing_account", "billing_plan", "billing_status",
-                                                         "billing_remaining", "billing_reservation"};
+    constexpr std::array<std::string_view, 6> k_names = {"billing_account",   "billing_plan",        "billing_status",
+                                                         "billing_remaining", "billing_reservation", "billing_warning"};
     return read_variable(record, k_names[k_index]);
 }
 
@@ -37,7 +37,7 @@ std::string priority(const RequestRecord& record) {
     return text == nullptr ? "" : *text;
 }
 
-constexpr std::array<Field, 7> k_fields = {{
+constexpr std::array<Field, 8> k_fields = {{
     {"X-Billing-Account", "x-billing-account", variable<0>},
     {"X-Billing-Plan", "x-billing-plan", variable<1>},
     {"X-Billing-Status", "x-billing-status", variable<2>},
@@ -45,6 +45,7 @@ constexpr std::array<Field, 7> k_fields = {{
     {"X-Billing-Remaining", "x-billing-remaining", variable<3>},
     {"X-Billing-Reservation", "x-billing-reservation", variable<4>},
     {"X-Billing-Priority", "x-billing-priority", priority},
+    {"X-Billing-Warning", "x-billing-warning", variable<5>},
 }};
 
 bool is_ours(const ngx_table_elt_t& field) noexcept {

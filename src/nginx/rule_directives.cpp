@@ -2,6 +2,7 @@
 // In the master, while nginx reads its configuration.
 #include "nginx/directives.hpp"
 
+#include "domain/amounts.hpp"
 #include "nginx/conf.hpp"
 #include "nginx/methods.hpp"
 #include "nginx/setters.hpp"
@@ -41,6 +42,21 @@ char* set_use_part(ngx_conf_t* cf, std::string_view text, UseReport& use) {
     }
     use.value = compile(cf, text);
     return use.value == nullptr ? static_cast<char*>(NGX_CONF_ERROR) : NGX_CONF_OK;
+}
+
+// warn=80%, each threshold once.
+char* set_warning(ngx_conf_t* cf, std::string_view text, std::vector<std::uint8_t>& warns) {
+    const auto percent = parse_percent(text.substr(5));
+    if (!percent) {
+        return fail(cf,
+                    "invalid \"" + std::string{text} + "\"; write warn=80%, from 1% to 100%, once for each threshold");
+    }
+    const auto place = std::lower_bound(warns.begin(), warns.end(), *percent);
+    if (place != warns.end() && *place == *percent) {
+        return fail(cf, "\"" + std::string{text} + "\" is here already");
+    }
+    warns.insert(place, *percent);
+    return NGX_CONF_OK;
 }
 
 char* check_use(ngx_conf_t* cf, const UseReport& use) {
@@ -116,6 +132,12 @@ char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 quota.window = text.substr(7);
                 continue;
             }
+            if (text.starts_with("warn=")) {
+                if (char* problem = set_warning(cf, text, quota.rule.warns); problem != NGX_CONF_OK) {
+                    return problem;
+                }
+                continue;
+            }
             if (is_use_part(text)) {
                 if (char* problem = set_use_part(cf, text, quota.use); problem != NGX_CONF_OK) {
                     return problem;
@@ -123,8 +145,9 @@ char* set_quota(ngx_conf_t* cf, ngx_command_t*, void* conf) {
                 continue;
             }
             if (!text.starts_with("cost=") || std::exchange(priced, true)) {
-                return fail(cf, "unknown parameter \"" + std::string{text} +
-                                    "\"; write cost=N or cost=$variable, window=NAME, settle=$variable and max=N");
+                return fail(cf,
+                            "unknown parameter \"" + std::string{text} +
+                                "\"; write cost=N or cost=$variable, window=NAME, warn=N%, settle=$variable and max=N");
             }
             text.remove_prefix(std::string_view{"cost="}.size());
             const std::uint32_t constant = parse_cost(text);

@@ -43,7 +43,7 @@ struct Variable {
     Reader read;
 };
 
-constexpr std::array<Variable, 13> k_variables = {{
+constexpr std::array<Variable, 14> k_variables = {{
     {"billing_account", [](const RequestRecord& record) { return std::string{record.account}; }},
     {"billing_plan", plan_key},
     {"billing_status",
@@ -79,6 +79,13 @@ constexpr std::array<Variable, 13> k_variables = {{
          std::string text = std::to_string(record.waited_ms / 1000) + ".000";
          const std::string rest = std::to_string(record.waited_ms % 1000);
          return text.replace(text.size() - rest.size(), rest.size(), rest);
+     }},
+    {"billing_warning",
+     [](const RequestRecord& record) {
+         const Decision& decision = record.decision;
+         return decision.warning == 0
+                    ? std::string{}
+                    : record.rules().rules.quotas[decision.warned].key + ' ' + std::to_string(decision.warning) + '%';
      }},
     {"billing_grace",
      [](const RequestRecord& record) { return record.decision.grace ? std::string{"1"} : std::string{}; }},

@@ -39,6 +39,18 @@ std::vector<const Rules*> all_rules(const MainConf& conf) {
     return rules;
 }
 
+QuotaThresholds thresholds(const MainConf& conf) {
+    QuotaThresholds all;
+    for (const auto& location : conf.rules) {
+        for (const QuotaRule& quota : location->rules.quotas) {
+            for (const std::uint8_t percent : quota.warns) {
+                all.add(quota.key, percent);
+            }
+        }
+    }
+    return all;
+}
+
 bool is_live(const MainConf& conf) { return conf.stripe && key_mode(conf.stripe->key) == KeyMode::live; }
 
 // Nothing: Stripe is not configured.
@@ -61,6 +73,7 @@ HostJobs::Settings job_settings(const ngx_cycle_t* cycle, const MainConf& conf, 
     settings.redis = conf.redis;
     settings.host = std::string{view(cycle->hostname)};
     settings.pid = static_cast<std::uint32_t>(ngx_pid);
+    settings.thresholds = thresholds(conf);
     settings.for_all = conf.jobs.value_or(true);
     settings.stripe = stripe_config(conf, table);
     settings.inbox.table = &table;
@@ -95,9 +108,10 @@ bool carry_out(const MainConf& conf, Make&& make) {
 }
 
 // The zone ends with the last worker, and what it holds with it.
-Task<bool> return_tokens(Reactor& reactor, Postgres& postgres, Table table, std::string host) {
+Task<bool> return_tokens(Reactor& reactor, Postgres& postgres, Table table, std::string host,
+                         QuotaThresholds warnings) {
     Signal unused{reactor};
-    UsageFlusher flusher{reactor, postgres, table, unused, std::move(host)};
+    UsageFlusher flusher{reactor, postgres, table, unused, std::move(host), std::move(warnings)};
     bool returned = co_await flusher.finish();
     co_return returned;
 }
@@ -198,10 +212,11 @@ void exit_process(ngx_cycle_t* cycle) {
                           "billing: PostgreSQL was not told how the last requests ended; the credits that they took go "
                           "back when their hold is over");
         }
-        const bool returned = !table.leave(static_cast<std::uint32_t>(ngx_pid)) ||
-                              carry_out(conf, [&](Reactor& reactor, Postgres& postgres) {
-                                  return return_tokens(reactor, postgres, table, std::string{view(cycle->hostname)});
-                              });
+        const bool returned =
+            !table.leave(static_cast<std::uint32_t>(ngx_pid)) ||
+            carry_out(conf, [&](Reactor& reactor, Postgres& postgres) {
+                return return_tokens(reactor, postgres, table, std::string{view(cycle->hostname)}, thresholds(conf));
+            });
         if (!returned) {
             ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                           "billing: PostgreSQL did not take back the quota tokens that this host held; they stay "
