@@ -68,14 +68,21 @@ CREATE TABLE billing.limits (
     CONSTRAINT limits_length_of_sliding CHECK ((period = 'sliding') = (length IS NOT NULL))
 );
 
--- A limit without a row here is 0 for the plan. Unlimited is its own flag: NULL alone never means it.
+-- A limit without a row here is 0 for the plan. Unlimited is its own flag: NULL alone never means it. overage: as in plan_credits,
+-- of units beyond the amount.
 CREATE TABLE billing.plan_limits (
-    plan_no   smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
-    limit_no  smallint NOT NULL REFERENCES billing.limits,
-    amount    bigint CHECK (amount >= 0),
-    unlimited boolean NOT NULL DEFAULT false,
+    plan_no        smallint NOT NULL REFERENCES billing.plans ON DELETE CASCADE,
+    limit_no       smallint NOT NULL REFERENCES billing.limits,
+    amount         bigint CHECK (amount >= 0),
+    unlimited      boolean NOT NULL DEFAULT false,
+    overage        text NOT NULL DEFAULT 'none' CHECK (overage IN ('none', 'switchable', 'always')),
+    overage_amount numeric(20, 6) CHECK (overage_amount >= 0),
+    overage_cap    bigint CHECK (overage_cap > 0),
+    overage_meter  text COLLATE "C" CHECK (overage_meter ~ '^[!-~]{1,100}$'),
     PRIMARY KEY (plan_no, limit_no),
-    CONSTRAINT plan_limits_amount_or_unlimited CHECK (unlimited = (amount IS NULL))
+    CONSTRAINT plan_limits_amount_or_unlimited CHECK (unlimited = (amount IS NULL)),
+    CONSTRAINT plan_limits_overage_amount CHECK ((overage = 'none') = (overage_amount IS NULL)),
+    CONSTRAINT plan_limits_overage_of_amount CHECK (overage = 'none' OR NOT unlimited)
 );
 
 -- Short-term rates protect, they are not sold as units: hosts count them by themselves, nothing is kept here.
@@ -277,8 +284,9 @@ CREATE TABLE billing.credit_ledger (
 
 -- issued: tokens that left for hosts, less those that came back; used: what hosts reported as spent.
 -- period 0 of a cycle or sliding window holds nothing: who funds locks it, so that sums over rows are exact.
--- issued <= cap holds when tokens are issued (quota_fund, under the row's lock); it is no constraint, for caps may fall.
--- cap NULL = unlimited. fillfactor: every fund and flush updates the row in place (HOT).
+-- issued <= cap + the overage that is allowed holds when tokens are issued (quota_fund, under the row's lock); it is no constraint, for
+-- caps may fall. cap NULL = unlimited.
+-- Overage: what is used beyond spared, units that were issued as what the account has, and charged, those that are in usage_charges. fillfactor: every fund and flush updates the row in place (HOT).
 CREATE TABLE billing.quota_periods (
     account_id  bigint NOT NULL REFERENCES billing.accounts,
     limit_no    smallint NOT NULL REFERENCES billing.limits,
@@ -294,9 +302,15 @@ CREATE TABLE billing.quota_periods (
     issued_at   timestamptz,
     nearly_at   timestamptz, -- when issued first crossed 90 % of the cap and hosts were asked to return what they hold
     recalled_at timestamptz, -- when hosts were last asked because a request was about to be refused
+    spared      bigint NOT NULL DEFAULT 0,
+    charged     bigint NOT NULL DEFAULT 0 CHECK (charged >= 0),
+    overage_plan smallint,    -- by whose terms units beyond were issued last
+    overage_ends timestamptz, -- ends, while there is overage to charge for
     warned      integer[] NOT NULL DEFAULT '{}', -- thresholds, in percent, that its account has been told of
     PRIMARY KEY (account_id, limit_no, period)
 ) WITH (fillfactor = 60);
+CREATE INDEX quota_periods_overage ON billing.quota_periods (overage_ends) WHERE overage_ends IS NOT NULL;
+CREATE INDEX quota_periods_overage_of ON billing.quota_periods (account_id) WHERE overage_ends IS NOT NULL;
 
 -- One row for each shared-memory zone ever born; last_seq fences its usage reports, late_seq its late charges.
 CREATE TABLE billing.instances (

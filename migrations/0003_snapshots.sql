@@ -98,7 +98,9 @@ CREATE FUNCTION billing.catalog_document() RETURNS text LANGUAGE sql STABLE
         || ',"features":{' || coalesce((SELECT string_agg('"' || feature_key || '":' || feature_no, ',' ORDER BY feature_no)
             FROM features), '')
         || '},"limits":{' || coalesce((SELECT string_agg('"' || limit_key || '":{"no":' || limit_no || ',"period":"' || period
-            || coalesce('","length":' || length || '}', '"}'), ',' ORDER BY limit_no) FROM limits), '')
+            || coalesce('","length":' || length, '"') || CASE WHEN EXISTS (SELECT FROM plan_limits x
+                WHERE x.limit_no = limits.limit_no AND x.overage <> 'none') THEN ',"overage":true}' ELSE '}' END, ',' ORDER BY limit_no)
+            FROM limits), '')
         || '},"rates":{' || coalesce((SELECT string_agg('"' || rate_key || '":' || rate_no, ',' ORDER BY rate_no)
             FROM rates), '')
         || '},"credits":{' || coalesce((SELECT string_agg('"' || credit_key || '":' || credit_no, ',' ORDER BY credit_no)

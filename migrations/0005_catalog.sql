@@ -76,15 +76,28 @@ CREATE FUNCTION billing.catalog_limits(document jsonb) RETURNS TABLE (key text, 
               CROSS JOIN LATERAL catalog_members(q.value -> 'windows', 'quotas.' || q.key || '.windows') w) x
 $$;
 
--- What a plan gives of them: one amount, or one for each window.
-CREATE FUNCTION billing.catalog_amounts(plan jsonb, path text) RETURNS TABLE (key text, value jsonb, path text)
+-- What a plan gives of them: one amount, or one for each window. An amount is a number, null, or {"quantity": 50, "overage": {...}}.
+CREATE FUNCTION billing.catalog_amounts(plan jsonb, path text) RETURNS TABLE (key text, value jsonb, overage jsonb, path text)
     LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
-    SELECT q.key, q.value, catalog_amounts.path || '.' || q.key
-        FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q WHERE jsonb_typeof(q.value) <> 'object'
-    UNION ALL
-    SELECT q.key || ':' || w.key, w.value, catalog_amounts.path || '.' || q.key || '.' || w.key
-        FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q
-        CROSS JOIN LATERAL catalog_members(CASE WHEN jsonb_typeof(q.value) = 'object' THEN q.value END, '') w
+    SELECT x.key, CASE WHEN x.value ? 'quantity' THEN x.value -> 'quantity' ELSE x.value END,
+           CASE WHEN x.value ? 'quantity' THEN x.value -> 'overage' END, x.path
+    FROM (SELECT q.key, q.value, catalog_amounts.path || '.' || q.key AS path
+              FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q
+              WHERE jsonb_typeof(q.value) <> 'object' OR q.value ? 'quantity'
+          UNION ALL
+          SELECT q.key || ':' || w.key, w.value, catalog_amounts.path || '.' || q.key || '.' || w.key
+              FROM catalog_members(plan -> 'quotas', catalog_amounts.path) q
+              CROSS JOIN LATERAL catalog_members(CASE WHEN jsonb_typeof(q.value) = 'object' THEN q.value END, '') w
+              WHERE NOT q.value ? 'quantity') x
+$$;
+
+-- Terms of overage: {"amount": "40", "cap": 1000, "always": true, "meter": "NAME"}, or NULL.
+CREATE FUNCTION billing.catalog_overage(value jsonb, path text, OUT overage text, OUT amount numeric, OUT cap bigint, OUT meter text)
+    LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
+    SELECT CASE WHEN value IS NULL THEN 'none' WHEN value -> 'always' = 'true' THEN 'always' ELSE 'switchable' END,
+           CASE WHEN value IS NOT NULL THEN catalog_rate(value -> 'amount', path || '.amount') END,
+           CASE WHEN value ? 'cap' THEN catalog_number(value -> 'cap', path || '.cap') END,
+           value ->> 'meter'
 $$;
 
 -- N of "N%", from 1 to 100.
@@ -103,16 +116,13 @@ CREATE FUNCTION billing.catalog_credits(plan jsonb, path text)
     RETURNS TABLE (key text, quantity bigint, warn_at bigint, overage text, amount numeric, cap bigint, meter text)
     LANGUAGE sql IMMUTABLE SET search_path = billing, pg_temp AS $$
     SELECT c.key, q.value, div(q.value::numeric * (100 - catalog_percent(coalesce(w.value, '"80%"'), p.path || '.warn')), 100)::bigint,
-           CASE WHEN o.value IS NULL THEN 'none' WHEN o.value -> 'always' = 'true' THEN 'always' ELSE 'switchable' END,
-           CASE WHEN o.value IS NOT NULL THEN catalog_rate(o.value -> 'amount', p.path || '.overage.amount') END,
-           CASE WHEN o.value ? 'cap' THEN catalog_number(o.value -> 'cap', p.path || '.overage.cap') END,
-           o.value ->> 'meter'
+           o.overage, o.amount, o.cap, o.meter
         FROM catalog_members(plan -> 'credits', catalog_credits.path) c
         CROSS JOIN LATERAL (SELECT catalog_credits.path || '.' || c.key) p(path)
         CROSS JOIN LATERAL (SELECT catalog_number(CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'quantity' ELSE c.value END,
             p.path)) q(value)
         CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'warn' END) w(value)
-        CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'overage' END) o(value)
+        CROSS JOIN LATERAL catalog_overage(CASE WHEN jsonb_typeof(c.value) = 'object' THEN c.value -> 'overage' END, p.path || '.overage') o
 $$;
 
 -- Features, limits, rates, credit types and stocks: named in the document, or kept while something still refers to them.
@@ -196,15 +206,18 @@ BEGIN
     DELETE FROM plan_limits pl USING plans p, limits l WHERE p.plan_no = pl.plan_no AND l.limit_no = pl.limit_no
         AND document -> 'plans' ? p.plan_key
         AND NOT EXISTS (SELECT FROM catalog_amounts(document -> 'plans' -> p.plan_key, '') q WHERE q.key = l.limit_key);
-    INSERT INTO plan_limits AS pl (plan_no, limit_no, amount, unlimited)
+    INSERT INTO plan_limits AS pl (plan_no, limit_no, amount, unlimited, overage, overage_amount, overage_cap, overage_meter)
         SELECT p.plan_no, l.limit_no, CASE WHEN q.value <> 'null' THEN catalog_number(q.value, q.path) END,
-               q.value = 'null'
+               q.value = 'null', o.overage, o.amount, o.cap, o.meter
         FROM catalog_members(document -> 'plans', 'plans') m
         JOIN plans p ON p.plan_key = m.key
         CROSS JOIN LATERAL catalog_amounts(m.value, 'plans.' || m.key || '.quotas') q
+        CROSS JOIN LATERAL catalog_overage(q.overage, q.path || '.overage') o
         JOIN limits l ON l.limit_key = q.key
-        ON CONFLICT (plan_no, limit_no) DO UPDATE SET amount = excluded.amount, unlimited = excluded.unlimited
-        WHERE ROW(pl.amount, pl.unlimited) IS DISTINCT FROM ROW(excluded.amount, excluded.unlimited);
+        ON CONFLICT (plan_no, limit_no) DO UPDATE SET amount = excluded.amount, unlimited = excluded.unlimited, overage = excluded.overage,
+            overage_amount = excluded.overage_amount, overage_cap = excluded.overage_cap, overage_meter = excluded.overage_meter
+        WHERE ROW(pl.amount, pl.unlimited, pl.overage, pl.overage_amount, pl.overage_cap, pl.overage_meter) IS DISTINCT FROM
+            ROW(excluded.amount, excluded.unlimited, excluded.overage, excluded.overage_amount, excluded.overage_cap, excluded.overage_meter);
 
     -- null is no row: without bound
     DELETE FROM plan_rates pr USING plans p, rates r WHERE p.plan_no = pr.plan_no AND r.rate_no = pr.rate_no
@@ -332,6 +345,14 @@ BEGIN
         UNION ALL
         SELECT 'packs.' || k.key || '.credit' FROM catalog_members(document -> 'packs', 'packs') k
             WHERE NOT coalesce(document -> 'credits' ? (k.value ->> 'credit'), false)) x;
+    IF v_bad IS NOT NULL THEN
+        PERFORM catalog_refuse(v_bad);
+    END IF;
+    SELECT q.path || '.overage is for quotas whose period ends, and for amounts that are not null' INTO v_bad
+        FROM catalog_members(document -> 'plans', 'plans') p
+        CROSS JOIN LATERAL catalog_amounts(p.value, 'plans.' || p.key || '.quotas') q
+        JOIN catalog_limits(document) l ON l.key = q.key
+        WHERE q.overage IS NOT NULL AND (l.period IN ('sliding', 'lifetime') OR q.value = 'null');
     IF v_bad IS NOT NULL THEN
         PERFORM catalog_refuse(v_bad);
     END IF;

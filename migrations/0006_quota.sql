@@ -92,6 +92,7 @@ BEGIN
 END $$;
 
 -- The cap of an account: an override that has not expired, else what the plan gives, else 0. NULL = unlimited.
+-- beyond: how many units of overage its plan and its own switch allow in a period (2^62: any number). An override of 0 means none at all.
 -- A plain view of the present; quota_fund reads it after it has its locks.
 CREATE VIEW billing.effective_limits AS
     SELECT a.id AS account_id, l.limit_no, l.limit_key, l.period AS kind, l.length,
@@ -100,7 +101,11 @@ CREATE VIEW billing.effective_limits AS
              WHEN o.account_id IS NOT NULL THEN o.amount
              WHEN p.plan_no IS NOT NULL THEN p.amount
              ELSE 0 END AS cap,
-        CASE WHEN o.account_id IS NOT NULL THEN 'override' ELSE 'plan' END AS origin, o.expires_at
+        CASE WHEN o.account_id IS NOT NULL THEN 'override' ELSE 'plan' END AS origin, o.expires_at, a.plan_no,
+        CASE WHEN a.deleted_at IS NOT NULL OR o.unlimited OR o.amount = 0 OR p.unlimited THEN 0
+             WHEN p.overage = 'always' OR p.overage = 'switchable' AND a.overage_on
+             THEN coalesce(p.overage_cap, 4611686018427387904)
+             ELSE 0 END AS beyond
     FROM billing.accounts a
     CROSS JOIN billing.limits l
     LEFT JOIN billing.account_limits o ON o.account_id = a.id AND o.limit_no = l.limit_no
@@ -165,14 +170,15 @@ END $$;
 -- (the one asked for if it is PostgreSQL's current one or the one before, else the current one; of cycle and sliding windows
 -- always the current one), cap (NULL = unlimited), issued and used afterwards (of windows that overlap others: cap less what
 -- is left, and would be left if all came back), ends in unix seconds (NULL for lifetime; of a refusal: when the need can be
--- met, NULL for never), recall: hosts were asked to return what they hold.
+-- met, NULL for never), recall: hosts were asked to return what they hold, beyond: units of overage that are allowed on top of cap.
+-- issued and used are told without the overage that is charged for, as cap is.
 -- Not idempotent on purpose: a grant whose reply is lost is forfeited, never asked for again.
 -- The planner is held to index look-ups planned once: with array parameters it would plan anew at each call, dearer than the
 -- work, and a plan made while a table was still empty reads the whole table when it is not any more (measured: 1.6 ms).
 CREATE FUNCTION billing.quota_fund(groups integer[], account_ids bigint[], limit_nos smallint[], periods bigint[],
                                    needs bigint[], wants bigint[], spent_here bigint[])
     RETURNS TABLE (ord integer, granted bigint, period bigint, cap bigint, issued bigint, used bigint, ends bigint,
-                   recall boolean)
+                   recall boolean, beyond bigint)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = billing, pg_temp SET lock_timeout = '250ms' -- a row that somebody holds must not hold up the others' requests
     SET plan_cache_mode = force_generic_plan SET jit = off
@@ -198,6 +204,7 @@ DECLARE
     k_before bigint[]; k_pending bigint[]; k_granted bigint[];
     k_peak bigint[]; k_issued_at timestamptz[]; k_length integer[]; k_kind text[];
     k_other bigint[]; k_other_used bigint[]; -- what others count against the cap
+    k_beyond bigint[]; k_charged bigint[]; k_spared bigint[]; k_plan smallint[]; k_overage_plan smallint[]; -- k_beyond: on top of the cap
     v_bump bigint[] := '{}'; v_nearly integer[] := '{}'; v_recall integer[] := '{}'; v_bumped bigint[] := '{}';
     v_changed boolean := false;
     i integer; j integer; k integer; v_ok boolean; v_left bigint; g bigint; v_room record;
@@ -278,13 +285,20 @@ BEGIN
            array_agg(s.cap), array_agg(s.issued), array_agg(s.issued), array_agg(s.used), array_agg(s.ends),
            array_agg(s.stored), array_agg(s.recalled_at), array_agg(s.nearly_at),
            array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint),
-           array_agg(s.peak), array_agg(s.issued_at), array_agg(s.length), array_agg(s.kind)
+           array_agg(s.peak), array_agg(s.issued_at), array_agg(s.length), array_agg(s.kind),
+           -- where a larger cap has let issue more than this one is: on top of that
+           array_agg(CASE WHEN s.cap IS NULL THEN 0 ELSE least(k_full - k_most - s.cap, CASE WHEN s.beyond > 0
+               THEN greatest(s.beyond, s.charged) + greatest(0, s.spared - s.cap) ELSE s.charged END) END),
+           array_agg(s.charged), array_agg(s.spared), array_agg(s.plan_no), array_agg(s.overage_plan)
         INTO k_account, k_limit, k_period, k_cap, k_issued, k_before, k_used, k_ends, k_stored, k_recalled, k_nearly,
-             k_pending, k_granted, k_other, k_other_used, k_peak, k_issued_at, k_length, k_kind
+             k_pending, k_granted, k_other, k_other_used, k_peak, k_issued_at, k_length, k_kind,
+             k_beyond, k_charged, k_spared, k_plan, k_overage_plan
         FROM (SELECT u.account_id, u.limit_no, u.period,
                      CASE WHEN e.account_id IS NULL THEN 0 ELSE e.cap END AS cap,
                      coalesce(q.issued, 0) AS issued, coalesce(q.used, 0) AS used,
-                     unix(q.ends) AS ends, q.cap AS stored, q.recalled_at, q.nearly_at, q.peak, q.issued_at, e.length, e.kind
+                     unix(q.ends) AS ends, q.cap AS stored, q.recalled_at, q.nearly_at, q.peak, q.issued_at, e.length, e.kind,
+                     coalesce(e.beyond, 0) AS beyond, coalesce(q.charged, 0) AS charged, coalesce(q.spared, 0) AS spared,
+                     e.plan_no, q.overage_plan
               FROM (SELECT DISTINCT x.* FROM unnest(r_account, r_limit, r_period) x(account_id, limit_no, period)) u
               LEFT JOIN quota_periods q
                   ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
@@ -309,7 +323,7 @@ BEGIN
         WHILE j <= n AND r_group[j] = r_group[i] LOOP -- may name the same quota twice: the needs add up
             k := r_key[j];
             k_pending[k] := k_pending[k] + r_need[j];
-            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_most) - k_issued[k] - k_other[k] < k_pending[k] THEN
+            IF NOT r_known[j] OR coalesce(k_cap[k], k_full - k_most) + k_beyond[k] - k_issued[k] - k_other[k] < k_pending[k] THEN
                 v_ok := false;
             END IF;
             j := j + 1;
@@ -318,7 +332,10 @@ BEGIN
             k := r_key[m];
             IF v_ok THEN
                 k_pending[k] := k_pending[k] - r_need[m];
-                v_left := k_cap[k] - k_issued[k] - k_other[k] - k_pending[k];
+                v_left := k_cap[k] + k_charged[k] - k_issued[k] - k_other[k] - k_pending[k];
+                IF v_left <= 0 THEN -- all of what comes is overage; a piece is never partly
+                    v_left := v_left + k_beyond[k] - k_charged[k];
+                END IF;
                 g := CASE WHEN v_left IS NULL THEN greatest(r_want[m], k_unlimited)
                           WHEN v_left < 512 THEN r_need[m]
                           ELSE greatest(r_need[m], least(v_left / 8, r_want[m])) END;
@@ -327,6 +344,11 @@ BEGIN
                 END IF;
                 k_issued[k] := k_issued[k] + g;
                 k_granted[m] := g; -- by request from here on
+                k_spared[k] := greatest(k_spared[k], k_issued[k] - greatest(k_beyond[k], k_charged[k]),
+                                        least(k_issued[k] - k_charged[k], greatest(0, k_cap[k] - k_other[k])));
+                IF k_issued[k] - k_charged[k] > k_spared[k] THEN
+                    k_overage_plan[k] := k_plan[k];
+                END IF;
                 IF r_head[m] THEN
                     k_peak[k] := greatest(k_peak[k], coalesce(k_cap[k], k_full));
                     k_issued_at[k] := least(v_now, to_timestamp(k_ends[k] - 1));
@@ -338,9 +360,9 @@ BEGIN
             ELSE
                 k_granted[m] := 0;
                 -- Worth a recall only if the tokens that are out could cover the need, were all of them to come back.
-                IF r_known[m] AND k_cap[k] - k_issued[k] - k_other[k] < k_pending[k]
+                IF r_known[m] AND k_cap[k] + k_beyond[k] - k_issued[k] - k_other[k] < k_pending[k]
                    AND k_issued[k] + k_other[k] - k_used[k] - k_other_used[k] - r_spent[m] > 0
-                   AND k_cap[k] - k_used[k] - k_other_used[k] - greatest(r_spent[m], 0) >= k_pending[k]
+                   AND k_cap[k] + k_beyond[k] - k_used[k] - k_other_used[k] - greatest(r_spent[m], 0) >= k_pending[k]
                    AND (k_recalled[k] IS NULL OR k_recalled[k] < v_now - interval '1 s') THEN
                     v_recall := v_recall || k;
                     v_bump := v_bump || k_account[k];
@@ -377,9 +399,9 @@ BEGIN
     END LOOP;
     IF v_changed THEN -- a flood of refusals writes nothing
         UPDATE quota_periods q SET cap = s.cap, issued = s.issued, nearly_at = s.nearly_at, recalled_at = s.recalled_at,
-                peak = s.peak, issued_at = s.issued_at
-            FROM unnest(k_account, k_limit, k_period, k_cap, k_issued, k_nearly, k_recalled, k_peak, k_issued_at)
-                 s(account_id, limit_no, period, cap, issued, nearly_at, recalled_at, peak, issued_at)
+                peak = s.peak, issued_at = s.issued_at, spared = s.spared, overage_plan = s.overage_plan
+            FROM unnest(k_account, k_limit, k_period, k_cap, k_issued, k_nearly, k_recalled, k_peak, k_issued_at, k_spared, k_overage_plan)
+                 s(account_id, limit_no, period, cap, issued, nearly_at, recalled_at, peak, issued_at, spared, overage_plan)
             WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period
               AND ROW(q.cap, q.issued, q.nearly_at, q.recalled_at)
                   IS DISTINCT FROM ROW(s.cap, s.issued, s.nearly_at, s.recalled_at);
@@ -391,8 +413,9 @@ BEGIN
         granted := k_granted[m];
         period := k_period[k];
         cap := k_cap[k];
-        issued := k_issued[k] + k_other[k];
-        used := k_used[k] + k_other_used[k];
+        issued := k_issued[k] + k_other[k] - k_charged[k];
+        used := k_used[k] + k_other_used[k] - k_charged[k];
+        beyond := greatest(0, k_beyond[k] - k_charged[k]);
         ends := k_ends[k];
         IF granted = 0 AND r_head[m] THEN
             ends := unix(window_resets(k_account[k], k_limit[k], k_kind[k], k_length[k], k_period[k], k_cap[k], r_need[m], v_now));
@@ -510,7 +533,8 @@ BEGIN
              u(account_id, limit_no, period, spent, returned)
         GROUP BY u.account_id, u.limit_no, u.period),
     done AS (
-        UPDATE quota_periods q SET used = q.used + s.spent, issued = q.issued - s.returned FROM sums s
+        UPDATE quota_periods q SET used = q.used + s.spent, issued = q.issued - s.returned,
+                overage_ends = CASE WHEN q.used + s.spent - q.charged > q.spared THEN q.ends END FROM sums s
         WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period
           AND q.used + s.spent >= 0 AND q.issued - s.returned >= 0 RETURNING 1)
     SELECT (SELECT count(*) FROM sums), (SELECT count(*) FROM done) INTO v_keys, v_done;
@@ -589,10 +613,15 @@ BEGIN
         JOIN quota_periods q ON q.account_id = u.account_id AND q.limit_no = u.limit_no AND q.period = u.period
         ORDER BY q.account_id, q.limit_no, q.period FOR NO KEY UPDATE OF q;
     UPDATE quota_periods q SET issued = q.issued + s.units, used = q.used + s.units, late = q.late + s.units, cap = e.cap,
+            spared = o.spared, overage_plan = CASE WHEN q.issued + s.units - q.charged > o.spared THEN e.plan_no ELSE q.overage_plan END,
+            overage_ends = CASE WHEN q.used + s.units - q.charged > o.spared THEN q.ends END,
             peak = CASE WHEN s.head THEN greatest(q.peak, coalesce(e.cap, 9223372036854775807)) ELSE q.peak END,
             issued_at = CASE WHEN s.head THEN greatest(q.issued_at, least(s.at, q.ends - interval '1 s')) ELSE q.issued_at END
         FROM unnest(r_account, r_limit, r_period, r_units, r_at, r_head) s(account_id, limit_no, period, units, at, head)
         JOIN effective_limits e ON e.account_id = s.account_id AND e.limit_no = s.limit_no
+        JOIN quota_periods x ON x.account_id = s.account_id AND x.limit_no = s.limit_no AND x.period = s.period
+        CROSS JOIN LATERAL (SELECT greatest(x.spared, x.issued + s.units - greatest(e.beyond, x.charged),
+            least(x.issued + s.units - x.charged, e.cap)) AS spared) o -- as in quota_fund
         WHERE q.account_id = s.account_id AND q.limit_no = s.limit_no AND q.period = s.period;
     INSERT INTO audit_log (account_id, actor, action, after)
         SELECT s.account_id, 'gate', 'charge_late', pg_catalog.jsonb_build_object('quota', l.limit_key, 'units', s.units, 'at', s.at, 'host', host)

@@ -4,14 +4,16 @@ CREATE FUNCTION billing.iso(at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE 
 $$ SELECT pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') $$;
 
 -- Where each limit of an account stands. Of windows that overlap others issued and used are what counts against the cap;
--- available is what can still be issued (NULL: without bound), ends the end of the present period (of a sliding window: of its
+-- available is what can still be issued, overage too (NULL: without bound), ends the end of the present period (of a sliding window: of its
 -- bucket), or, where such a window has nothing left, when it has.
 CREATE FUNCTION billing.limit_states(p_account_id bigint)
     RETURNS TABLE (limit_no smallint, issued bigint, used bigint, available bigint, ends timestamptz)
     LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
     SELECT e.limit_no,
         coalesce(e.cap - w.room, q.issued, 0), coalesce(e.cap - w.could_be, q.used, 0),
-        CASE WHEN e.cap IS NOT NULL THEN greatest(0, coalesce(w.room, e.cap - coalesce(q.issued, 0))) END, -- it would pass over NULL
+        CASE WHEN e.cap IS NOT NULL AND e.beyond < 4611686018427387904 -- it would pass over NULL
+             THEN greatest(0, coalesce(w.room, e.cap - coalesce(q.issued, 0)) + CASE WHEN e.beyond > 0
+                 THEN greatest(e.beyond, coalesce(q.charged, 0)) + greatest(0, coalesce(q.spared, 0) - e.cap) ELSE coalesce(q.charged, 0) END) END,
         CASE WHEN w.room < 1 THEN window_resets(e.account_id, e.limit_no, e.kind, e.length, p.no, e.cap, 1, clock_timestamp())
              ELSE b.ends END
     FROM effective_limits e
@@ -37,7 +39,7 @@ CREATE VIEW billing.effective_stocks AS
         AND (o.expires_at IS NULL OR o.expires_at > clock_timestamp())
     LEFT JOIN billing.plan_stocks p ON p.plan_no = a.plan_no AND p.stock_no = s.stock_no;
 
--- Everything about one account; NULL when there is none. Limits: null amount = unlimited.
+-- Everything about one account; NULL when there is none. Limits: null amount = unlimited; overage: how many more are allowed (2^62: any).
 CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql STABLE
     SECURITY DEFINER SET search_path = billing, pg_temp SET jit = off AS $$
     SELECT jsonb_build_object(
@@ -53,7 +55,7 @@ CREATE FUNCTION billing.account_show(p_account text) RETURNS jsonb LANGUAGE sql 
         'limits', coalesce((SELECT jsonb_object_agg(e.limit_key, jsonb_build_object(
                 'amount', e.cap, 'unlimited', e.cap IS NULL, 'origin', e.origin, 'until', iso(e.expires_at),
                 'period', e.kind, 'length', e.length, 'issued', coalesce(s.issued, 0), 'used', coalesce(s.used, 0),
-                'available', s.available, 'ends', iso(s.ends)))
+                'available', s.available, 'overage', e.beyond, 'ends', iso(s.ends)))
             FROM effective_limits e JOIN limit_states(a.id) s USING (limit_no) WHERE e.account_id = a.id), '{}'),
         'rates', coalesce((SELECT jsonb_object_agg(r.rate_key, x.requests || '/' || x.seconds || 's')
             FROM plan_rates x JOIN rates r USING (rate_no) WHERE x.plan_no = a.plan_no), '{}'),

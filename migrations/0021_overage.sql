@@ -1,17 +1,18 @@
--- Overage: units taken beyond a plan's, once they are charged for; and the account's switch. What is charged is final: it is written
--- in the transaction that closes the period (credit_move), or changes the rate (a change of plan, or of the catalog), under the lock
--- of the balance, and is told to Stripe as a meter event afterwards.
+-- Overage: units taken beyond a plan's, of credits and of quotas, once they are charged for; and the account's switch. What is charged is
+-- final: it is written in the transaction that closes the period (credit_move, overage_close), or changes the rate (a change of plan,
+-- or of the catalog), under the lock of the balance or of the quota's period, and is told to Stripe as a meter event afterwards.
 
--- Of what: a type of credits in one of its periods, from the unit after from_unit on. meter NULL: Stripe is not told.
+-- Of what: a type of credits, or a quota, in one of its periods, from the unit after from_unit on. meter NULL: Stripe is not told.
 -- identifier: Stripe counts one event of that name. Made of what the row is about, so that a row written again, after a fail-over
 -- that lost it, is the same event.
 CREATE TABLE billing.usage_charges (
     charge_no    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id   bigint NOT NULL REFERENCES billing.accounts,
-    credit_no    smallint NOT NULL REFERENCES billing.credit_types,
-    period_seq   bigint NOT NULL,
+    credit_no    smallint REFERENCES billing.credit_types,
+    limit_no     smallint REFERENCES billing.limits,
+    period_seq   bigint NOT NULL, -- of a quota: the period's number
     from_unit    bigint NOT NULL CHECK (from_unit >= 0),
-    before_row   bigint NOT NULL, -- of credit_ledger: what was taken in the period by rows before it is charged
+    before_row   bigint, -- of credit_ledger: what was taken in the period by rows before it is charged
     period_start timestamptz,
     period_end   timestamptz,
     plan_no      smallint REFERENCES billing.plans ON DELETE SET NULL,
@@ -28,7 +29,8 @@ CREATE TABLE billing.usage_charges (
     unsure_since timestamptz, -- from then on it may have arrived, nobody has seen the answer
     trouble      text,
     sent_at      timestamptz,
-    CONSTRAINT usage_charges_once UNIQUE (account_id, credit_no, period_seq, from_unit)
+    CONSTRAINT usage_charges_of_one CHECK ((credit_no IS NULL) <> (limit_no IS NULL)),
+    CONSTRAINT usage_charges_once UNIQUE NULLS NOT DISTINCT (account_id, credit_no, limit_no, period_seq, from_unit)
 );
 CREATE INDEX usage_charges_unsent ON billing.usage_charges (next_try_at) WHERE sent_at IS NULL AND meter IS NOT NULL;
 
@@ -37,34 +39,90 @@ CREATE POLICY own_account ON billing.usage_charges FOR SELECT TO billing_reader
 CREATE POLICY others ON billing.usage_charges USING (NOT pg_has_role('billing_reader', 'MEMBER'));
 ALTER TABLE billing.usage_charges ENABLE ROW LEVEL SECURITY;
 
+-- A charge at the rate of a plan, and its audit row. `of`: all that says what it is for, by the table's names; key: of the type or quota.
+CREATE FUNCTION billing.usage_charge(c billing.usage_charges, p_what text, p_key text, p_rate numeric) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+BEGIN
+    INSERT INTO usage_charges (account_id, credit_no, limit_no, period_seq, from_unit, before_row, period_start, period_end, plan_no, quantity,
+                               amount, currency, meter, identifier)
+        SELECT c.account_id, c.credit_no, c.limit_no, c.period_seq, c.from_unit, c.before_row, c.period_start, c.period_end,
+            (SELECT p.plan_no FROM plans p WHERE p.plan_no = c.plan_no), c.quantity, c.quantity * coalesce(p_rate, 0),
+            (SELECT x.currency FROM plan_prices x WHERE x.plan_no = c.plan_no ORDER BY x.price_id IN (
+                 SELECT s.price_id FROM subscriptions s WHERE s.account_id = a.id) DESC NULLS LAST, x.active DESC, x.price_no LIMIT 1),
+            c.meter,
+            'overage_' || left(encode(sha256(convert_to(concat_ws(' ', a.external_id, extract(epoch FROM a.created_at),
+                nullif(p_what, 'credit'), p_key, c.period_seq, c.from_unit), 'UTF8')), 'hex'), 48)
+        FROM accounts a WHERE a.id = c.account_id
+        RETURNING * INTO c;
+    INSERT INTO audit_log (account_id, actor, action, after)
+        VALUES (c.account_id, audit_actor(), 'overage.charged', jsonb_strip_nulls(jsonb_build_object(p_what, p_key,
+            'quantity', c.quantity, 'amount', trim_scale(c.amount), 'currency', c.currency, 'meter', c.meter, 'identifier', c.identifier)));
+END $$;
+
 -- Charges for the overage of a balance that is not charged for yet, at the rate of p_plan. The caller holds the balance's lock, and
 -- notes in it that it is charged.
 CREATE FUNCTION billing.overage_charge(b billing.credit_balances, p_plan smallint) RETURNS void LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
-    c usage_charges;
+    c     usage_charges;
+    v_key text := (SELECT t.credit_key FROM credit_types t WHERE t.credit_no = b.credit_no);
+    v_at  numeric;
 BEGIN
     IF b.overage = b.charged THEN
         RETURN;
     END IF;
-    INSERT INTO usage_charges (account_id, credit_no, period_seq, from_unit, before_row, period_start, period_end, plan_no, quantity, amount,
-                               currency, meter, identifier)
-        SELECT b.account_id, b.credit_no, b.period_seq, b.charged,
-            nextval(pg_get_serial_sequence('billing.credit_ledger', 'id')), b.period_start, b.period_end, p_plan, b.overage - b.charged,
-            (b.overage - b.charged) * coalesce(pc.overage_amount, 0),
-            (SELECT x.currency FROM plan_prices x WHERE x.plan_no = p_plan ORDER BY x.price_id IN (
-                 SELECT s.price_id FROM subscriptions s WHERE s.account_id = a.id) DESC NULLS LAST, x.active DESC, x.price_no LIMIT 1),
-            pc.overage_meter,
-            'overage_' || left(encode(sha256(convert_to(concat_ws(' ', a.external_id, extract(epoch FROM a.created_at), t.credit_key,
-                b.period_seq, b.charged), 'UTF8')), 'hex'), 48)
-        FROM accounts a JOIN credit_types t ON t.credit_no = b.credit_no
-        LEFT JOIN plan_credits pc ON pc.plan_no = p_plan AND pc.credit_no = b.credit_no
-        WHERE a.id = b.account_id
-        RETURNING * INTO c;
-    INSERT INTO audit_log (account_id, actor, action, after)
-        SELECT b.account_id, audit_actor(), 'overage.charged', jsonb_strip_nulls(jsonb_build_object('credit', t.credit_key,
-            'quantity', c.quantity, 'amount', trim_scale(c.amount), 'currency', c.currency, 'meter', c.meter, 'identifier', c.identifier))
-        FROM credit_types t WHERE t.credit_no = b.credit_no;
+    c.account_id := b.account_id;
+    c.credit_no := b.credit_no;
+    c.period_seq := b.period_seq;
+    c.from_unit := b.charged;
+    c.before_row := nextval(pg_get_serial_sequence('billing.credit_ledger', 'id'));
+    c.period_start := b.period_start;
+    c.period_end := b.period_end;
+    c.plan_no := p_plan;
+    c.quantity := b.overage - b.charged;
+    SELECT x.overage_amount, x.overage_meter INTO v_at, c.meter FROM plan_credits x WHERE x.plan_no = p_plan AND x.credit_no = b.credit_no;
+    PERFORM usage_charge(c, 'credit', v_key, v_at);
+END $$;
+
+-- The same of a quota's period, which it notes there. The caller holds the row's lock. What hosts have not reported yet is charged
+-- when they do, by a row of its own; what they take back of what is charged makes room for as much.
+CREATE FUNCTION billing.quota_charge(q billing.quota_periods, p_plan smallint) RETURNS void LANGUAGE plpgsql
+    SET search_path = billing, pg_temp AS $$
+DECLARE
+    c     usage_charges;
+    v_key text := (SELECT l.limit_key FROM limits l WHERE l.limit_no = q.limit_no);
+    v_at  numeric;
+BEGIN
+    c.quantity := greatest(0, q.used - q.charged - q.spared);
+    IF c.quantity > 0 THEN
+        c.account_id := q.account_id;
+        c.limit_no := q.limit_no;
+        c.period_seq := q.period;
+        c.from_unit := q.charged;
+        c.period_start := q.starts;
+        c.period_end := q.ends;
+        c.plan_no := coalesce(q.overage_plan, p_plan);
+        SELECT x.overage_amount, x.overage_meter INTO v_at, c.meter FROM plan_limits x WHERE x.plan_no = c.plan_no AND x.limit_no = q.limit_no;
+        PERFORM usage_charge(c, 'quota', v_key, v_at);
+    END IF;
+    UPDATE quota_periods x SET charged = x.charged + c.quantity, overage_ends = NULL
+        WHERE x.account_id = q.account_id AND x.limit_no = q.limit_no AND x.period = q.period;
+END $$;
+
+-- Closes the periods of quotas that have ended with overage: charges for it. A while after the end, when hosts have reported; what is
+-- reported later still closes its period again. Answers how many. For the jobs, each few seconds.
+CREATE FUNCTION billing.overage_close(most integer) RETURNS integer LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = billing, pg_temp SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    q quota_periods;
+    n integer := 0;
+BEGIN
+    FOR q IN SELECT x.* FROM quota_periods x WHERE x.overage_ends < clock_timestamp() - interval '10 s'
+             ORDER BY x.overage_ends LIMIT most FOR NO KEY UPDATE SKIP LOCKED LOOP
+        PERFORM quota_charge(q, (SELECT a.plan_no FROM accounts a WHERE a.id = q.account_id));
+        n := n + 1;
+    END LOOP;
+    RETURN n;
 END $$;
 
 -- Units are charged at the rate that they were taken at: before it changes, what there is by now.
@@ -72,11 +130,16 @@ CREATE FUNCTION billing.overage_rate_ends() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
     b credit_balances;
+    q quota_periods;
 BEGIN
     FOR b IN SELECT x.* FROM credit_balances x WHERE x.account_id = NEW.id ORDER BY x.credit_no FOR NO KEY UPDATE LOOP
         PERFORM overage_charge(b, OLD.plan_no);
         UPDATE credit_balances x SET charged = x.overage
             WHERE x.account_id = b.account_id AND x.credit_no = b.credit_no AND x.charged <> x.overage;
+    END LOOP;
+    FOR q IN SELECT x.* FROM quota_periods x WHERE x.account_id = NEW.id AND x.overage_ends IS NOT NULL
+             ORDER BY x.limit_no, x.period FOR NO KEY UPDATE LOOP
+        PERFORM quota_charge(q, OLD.plan_no);
     END LOOP;
     RETURN NULL;
 END $$;
@@ -101,6 +164,24 @@ CREATE TRIGGER plan_credits_overage_price BEFORE UPDATE ON billing.plan_credits 
     EXECUTE FUNCTION billing.overage_price_ends();
 CREATE TRIGGER plan_credits_overage_end BEFORE DELETE ON billing.plan_credits FOR EACH ROW
     WHEN (OLD.overage <> 'none') EXECUTE FUNCTION billing.overage_price_ends();
+
+CREATE FUNCTION billing.quota_price_ends() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = billing, pg_temp AS $$
+DECLARE
+    q quota_periods;
+BEGIN
+    FOR q IN SELECT x.* FROM quota_periods x JOIN accounts a ON a.id = x.account_id
+             WHERE x.overage_ends IS NOT NULL AND x.limit_no = OLD.limit_no AND coalesce(x.overage_plan, a.plan_no) = OLD.plan_no
+             ORDER BY x.account_id, x.period FOR NO KEY UPDATE OF x LOOP
+        PERFORM quota_charge(q, OLD.plan_no);
+    END LOOP;
+    RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+CREATE TRIGGER plan_limits_overage_price BEFORE UPDATE ON billing.plan_limits FOR EACH ROW
+    WHEN (OLD.overage <> 'none' AND ROW(OLD.overage_amount, OLD.overage_meter) IS DISTINCT FROM ROW(NEW.overage_amount, NEW.overage_meter))
+    EXECUTE FUNCTION billing.quota_price_ends();
+CREATE TRIGGER plan_limits_overage_end BEFORE DELETE ON billing.plan_limits FOR EACH ROW
+    WHEN (OLD.overage <> 'none') EXECUTE FUNCTION billing.quota_price_ends();
 
 -- ---------------------------------------------------------------- told to Stripe
 
@@ -175,7 +256,8 @@ BEGIN
     IF a.id IS NULL THEN
         RETURN jsonb_build_object('code', 'UNKNOWN_ACCOUNT', 'error', 'Unknown account');
     END IF;
-    v_open := EXISTS (SELECT FROM plan_credits pc WHERE pc.plan_no = a.plan_no AND pc.overage = 'switchable');
+    v_open := EXISTS (SELECT FROM plan_credits pc WHERE pc.plan_no = a.plan_no AND pc.overage = 'switchable')
+        OR EXISTS (SELECT FROM plan_limits pl WHERE pl.plan_no = a.plan_no AND pl.overage = 'switchable');
     IF p_on IS NOT NULL AND NOT v_open THEN
         RETURN jsonb_build_object('code', 'NOT_SWITCHABLE', 'error', 'The plan does not leave overage to its account');
     ELSIF p_on <> a.overage_on THEN
@@ -186,17 +268,25 @@ BEGIN
     END IF;
     RETURN jsonb_build_object('switchable', v_open,
         'overage', CASE WHEN v_open THEN a.overage_on
-            ELSE EXISTS (SELECT FROM plan_credits pc WHERE pc.plan_no = a.plan_no AND pc.overage = 'always') END,
+            ELSE EXISTS (SELECT FROM plan_credits pc WHERE pc.plan_no = a.plan_no AND pc.overage = 'always')
+                OR EXISTS (SELECT FROM plan_limits pl WHERE pl.plan_no = a.plan_no AND pl.overage = 'always') END,
         'credits', coalesce((SELECT jsonb_object_agg(t.credit_key, jsonb_strip_nulls(jsonb_build_object(
                 'always', pc.overage = 'always', 'amount', trim_scale(pc.overage_amount)::text, 'cap', pc.overage_cap,
                 'used', coalesce(b.overage, 0))))
             FROM plan_credits pc JOIN credit_types t USING (credit_no)
             LEFT JOIN credit_balances b ON b.account_id = a.id AND b.credit_no = pc.credit_no
-            WHERE pc.plan_no = a.plan_no AND pc.overage <> 'none'), '{}'));
+            WHERE pc.plan_no = a.plan_no AND pc.overage <> 'none'), '{}'),
+        'quotas', coalesce((SELECT jsonb_object_agg(l.limit_key, jsonb_strip_nulls(jsonb_build_object(
+                'always', pl.overage = 'always', 'amount', trim_scale(pl.overage_amount)::text, 'cap', pl.overage_cap,
+                'used', greatest(0, coalesce(q.used - q.spared, 0)))))
+            FROM plan_limits pl JOIN limits l USING (limit_no)
+            LEFT JOIN quota_periods q ON q.account_id = a.id AND q.limit_no = pl.limit_no
+                AND q.period = period_no(l.period, l.length, a.cycle_anchor, a.zone, clock_timestamp())
+            WHERE pl.plan_no = a.plan_no AND pl.overage <> 'none'), '{}'));
 END $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA billing FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
 GRANT SELECT ON billing.usage_charges TO billing_reader;
 GRANT EXECUTE ON FUNCTION billing.overage_settings(text, boolean, text) TO billing_gate, billing_jobs;
-GRANT EXECUTE ON FUNCTION billing.overage_claim(), billing.overage_told(bigint, integer, text, boolean, text) TO billing_jobs;
+GRANT EXECUTE ON FUNCTION billing.overage_close(integer), billing.overage_claim(), billing.overage_told(bigint, integer, text, boolean, text) TO billing_jobs;

@@ -51,7 +51,8 @@ private:
     bool is_used_up(const std::string& quota) const noexcept {
         const json_t* limit = json_object_get(json_object_get(explanation_.account(), "limits"), quota.c_str());
         const auto amount = integer_member(limit, "amount");
-        return amount && integer_member(limit, "used").value_or(0) >= *amount;
+        const std::int64_t beyond = integer_member(limit, "overage").value_or(0);
+        return amount && integer_member(limit, "used").value_or(0) - beyond >= *amount;
     }
 
     const Explanation& explanation_;

@@ -229,9 +229,10 @@ bool add_quotas(std::string& out, const json_t* account) {
         const auto used = integer_member(value, "used").value_or(0);
         const auto held = integer_member(value, "issued").value_or(0) - used;
         any_out = any_out || held > 0;
-        section.line(fmt::format("{}: {} of {} used ({}){}, {} with hosts", key, used,
-                                 amount ? std::to_string(*amount) : "unlimited", text_of(value, "period"),
-                                 with_moment(" until ", text_of(value, "ends"), ""), held));
+        const bool beyond = integer_member(value, "overage").value_or(0) > 0;
+        section.line(fmt::format("{}: {} of {}{} used ({}){}, {} with hosts", key, used,
+                                 amount ? std::to_string(*amount) : "unlimited", beyond ? ", and overage," : "",
+                                 text_of(value, "period"), with_moment(" until ", text_of(value, "ends"), ""), held));
     }
     return any_out;
 }

@@ -115,7 +115,7 @@ std::optional<Limit> read_limit(const char* key, const json_t* source) {
         (*period == PeriodKind::sliding && (length < k_least_sliding || length > k_most_sliding))) {
         return std::nullopt;
     }
-    return Limit{static_cast<std::uint8_t>(*no), key, *period, length};
+    return Limit{static_cast<std::uint8_t>(*no), key, *period, length, true_member(source, "overage")};
 }
 
 // {"logo": 0}: what has nothing but a name and a number. The name of one without a number, or "".

@@ -30,6 +30,7 @@ struct Limit {
     std::string key;
     PeriodKind period = PeriodKind::month;
     std::int64_t length = 0; // of a sliding window, seconds
+    bool overage = false;    // some plan has terms for units beyond what it gives
 };
 
 // A name for each plan's rate.

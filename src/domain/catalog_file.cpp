@@ -89,14 +89,17 @@ private:
             const json_t* several = json_object_get(value, "windows");
             if (several == nullptr) {
                 known_members(value, path, {"period", "length", "windows"});
-                windows.emplace(window(value, path), key);
+                windows.emplace(window(value, path, key), key);
                 limits_ += 1;
                 return;
             }
             known_members(value, path, {"windows"});
             each(several, path + ".windows", [&](const std::string& name, const json_t* one, const std::string& where) {
                 known_members(one, where, {"period", "length"});
-                window(one, where);
+                window(one, where, key + ":" + name);
+                if (name == "quantity") {
+                    problem(where, "\"quantity\" is an amount's own member; give the window another name");
+                }
                 windows.emplace(name, key + ":" + name);
                 limits_ += 1;
                 if (key.size() + 1 + name.size() > 64) {
@@ -112,10 +115,13 @@ private:
         }
     }
 
-    // Judges {"period": ..., "length": ...}; answers the period's word.
-    std::string window(const json_t* value, const std::string& path) {
+    // Judges {"period": ..., "length": ...} of a limit; answers the period's word.
+    std::string window(const json_t* value, const std::string& path, const std::string& limit) {
         const auto text = text_member(value, "period").value_or("");
         const auto period = parse_period(text);
+        if (period == PeriodKind::sliding || period == PeriodKind::lifetime) {
+            endless_.insert(limit);
+        }
         const json_t* length = json_object_get(value, "length");
         if (!period) {
             problem(path + ".period", "must be one of minute, hour, day, month, cycle, sliding, lifetime");
@@ -203,13 +209,30 @@ private:
         });
     }
 
+    // 50, null, or {"quantity": 50, "overage": {...}}.
+    void quota_amount(const json_t* value, const std::string& path, const std::string& limit) {
+        if (json_object_get(value, "quantity") == nullptr) {
+            amount(value, path, true);
+            return;
+        }
+        known_members(value, path, {"quantity", "overage"});
+        const json_t* beyond = json_object_get(value, "overage");
+        amount(json_object_get(value, "quantity"), path + ".quantity", beyond == nullptr);
+        if (beyond != nullptr && endless_.contains(limit)) {
+            problem(path + ".overage",
+                    "is charged for when a period closes; a sliding or lifetime quota has none that does");
+        } else if (beyond != nullptr) {
+            overage(beyond, path + ".overage");
+        }
+    }
+
     void plan_quotas(const json_t* object, const std::string& path) {
         each(object, path, [&](const std::string& key, const json_t* value, const std::string& where) {
             const auto quota = file_.quotas_.find(key);
             if (quota == file_.quotas_.end()) {
                 problem(where, "is not declared; declared: " + join(file_.quotas_));
             } else if (quota->second.size() == 1 && quota->second.begin()->second == key) {
-                amount(value, where, true);
+                quota_amount(value, where, key);
             } else {
                 window_amounts(value, where, quota->second);
             }
@@ -223,10 +246,11 @@ private:
             return;
         }
         each(value, path, [&](const std::string& name, const json_t* units, const std::string& where) {
-            if (!windows.contains(name)) {
+            const auto window = windows.find(name);
+            if (window == windows.end()) {
                 problem(where, "is no window of this quota; there are: " + join(windows));
             }
-            amount(units, where, true);
+            quota_amount(units, where, window == windows.end() ? name : window->second);
         });
         for (const auto& [name, limit] : windows) {
             if (json_object_get(value, name.c_str()) == nullptr) {
@@ -408,6 +432,7 @@ private:
     CatalogFile& file_;
     std::map<std::string, std::string, std::less<>> prices_; // id -> path
     std::size_t limits_ = 0;
+    std::set<std::string> endless_; // limits whose periods never close
 };
 
 Result<CatalogFile> CatalogFile::parse(std::string_view text) {

@@ -44,6 +44,7 @@ struct Meter {
     bool metered = false;
     bool unlimited = false;
     std::uint8_t quota = 0; // index among the location's quotas, or, where one refuses, its rates, credits or stock
+    bool overage = false;   // the request takes more of a quota than the account has, to be paid afterwards
     std::uint64_t limit = 0;
     std::uint64_t remaining = 0; // of a stock that is full: how many things there are, perhaps more than the limit
     std::int64_t reset = 0;      // 0 = never, or not known

@@ -32,6 +32,7 @@ BoundQuota bind_quota(const QuotaRule& rule, const Catalog& catalog) {
     quota.period = limit->period;
     quota.own = limit->period > PeriodKind::lifetime;
     quota.length = limit->length;
+    quota.overage = limit->overage;
     for (const auto& plan : catalog.plans()) {
         quota.by_plan[plan.no] = units_of(plan.allowance(limit->no));
     }
@@ -150,13 +151,14 @@ BoundRules::BoundRules(const Rules& rules, const Catalog& catalog) {
             unknown_.push_back("stock \"" + rule.key + "\"");
         }
     }
-    const bool own = std::any_of(quotas_.begin(), quotas_.end(), [](const BoundQuota& quota) { return quota.own; });
+    const bool special =
+        std::any_of(quotas_.begin(), quotas_.end(), [](const BoundQuota& quota) { return quota.own || quota.overage; });
     const bool warns = std::any_of(rules.quotas.begin(), rules.quotas.end(),
                                    [](const QuotaRule& rule) { return !rule.warns.empty(); });
-    takes_ = !credits_.empty() || !stock_.empty() ? Takes::durable
-             : own || warns || !rates_.empty()    ? Takes::special
-             : quotas_.empty()                    ? Takes::nothing
-                                                  : Takes::plain;
+    takes_ = !credits_.empty() || !stock_.empty()  ? Takes::durable
+             : special || warns || !rates_.empty() ? Takes::special
+             : quotas_.empty()                     ? Takes::nothing
+                                                   : Takes::plain;
     for (const auto& plan : catalog.plans()) {
         fits_[plan.no] = plan_fits(rules, catalog, plan);
         features_[plan.no] = plan.features;

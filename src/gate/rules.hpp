@@ -111,6 +111,7 @@ struct BoundQuota {
     std::uint8_t limit_no = 0;
     PeriodKind period = PeriodKind::month;
     bool own = false;                                 // each account has its own period
+    bool overage = false;                             // some plan lets take more than it gives
     std::int64_t length = 0;                          // of a sliding window, seconds
     std::array<std::uint64_t, k_max_plans> by_plan{}; // units for each period; k_unlimited = no bound
 };

@@ -1,5 +1,6 @@
 // Gives back credits, and places of a stock, that requests took and nobody decided: their worker or its host is gone.
-// Run by the worker that holds the host's lease; several hosts may run it at once.
+// And closes the periods of quotas that ended with overage: charges for it. Run by the worker that holds the host's
+// lease; several hosts may run it at once.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -19,8 +20,8 @@ public:
     Task<void> run();
 
 private:
-    // True: there is more to do.
-    Task<bool> sweep(std::string_view statement);
+    // At most so many at once. True: there is more to do.
+    Task<bool> sweep(std::string_view statement, std::int64_t most);
 
     Reactor& reactor_;
     Postgres& postgres_;

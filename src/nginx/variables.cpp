@@ -35,7 +35,10 @@ std::string decision_text(const RequestRecord& record) {
     if (!decision.allows()) {
         return record.observed ? "would_deny" : "deny";
     }
-    return decision.fallback ? "allow_fallback" : decision.grace ? "allow_grace" : "allow";
+    return decision.fallback        ? "allow_fallback"
+           : decision.grace         ? "allow_grace"
+           : decision.meter.overage ? "allow_overage"
+                                    : "allow";
 }
 
 struct Variable {

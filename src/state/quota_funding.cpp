@@ -16,7 +16,7 @@ constexpr std::uint32_t k_most_want = 1U << 20;
 constexpr std::int64_t k_rate_window_ms = 500;
 constexpr std::size_t k_most_appetites = 4096;
 
-constexpr std::string_view k_fund = "SELECT granted, period, cap, issued, used, ends FROM "
+constexpr std::string_view k_fund = "SELECT granted, period, cap, issued, used, ends, beyond FROM "
                                     "billing.quota_fund($1::integer[], $2::bigint[], $3::smallint[], "
                                     "$4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) ORDER BY ord";
 
@@ -142,12 +142,15 @@ QuotaFunding::Answer QuotaFunding::read_answer(const PgResult& result, int row, 
         line.period = result.integer(row, 1);
         line.unlimited = result.is_null(row, 2);
         line.limit = static_cast<std::uint64_t>(result.integer(row, 2));
-        line.left = line.unlimited ? k_unlimited : line.limit - std::min(line.limit, issued);
+        const std::uint64_t most = line.limit + static_cast<std::uint64_t>(result.integer(row, 6)); // overage included
+        const std::uint64_t own = line.unlimited ? k_unlimited : line.limit - std::min(line.limit, issued);
+        line.left = line.unlimited ? k_unlimited : most - std::min(most, issued);
         line.resets = result.is_null(row, 5) ? 0 : result.integer(row, 5);
         line.enough = granted > 0 || line.left >= need.cost;
         answer.granted = answer.granted && granted > 0;
-        answer.elsewhere = answer.elsewhere || (!line.enough && line.limit >= used + need.cost);
-        if (granted > 0 && !table_.fund(ask.key, need.limit_no, line.period, granted, line.left, 0)) {
+        answer.elsewhere = answer.elsewhere || (!line.enough && most >= used + need.cost);
+        const std::uint64_t outside = !line.unlimited && issued > line.limit ? k_overage : own;
+        if (granted > 0 && !table_.fund(ask.key, need.limit_no, line.period, granted, outside, 0)) {
             table_.add_usage(ask.account_id, need.limit_no, line.period, 0, granted);
         }
     }

@@ -40,7 +40,7 @@ public:
             std::int64_t period = 0; // PostgreSQL's
             bool unlimited = false;
             std::uint64_t limit = 0;
-            std::uint64_t left = 0; // not issued yet
+            std::uint64_t left = 0; // not issued yet, overage included
             bool enough = false;    // this line alone would have been granted
             // Unix seconds: the period's end; for a refusal where periods overlap, when the need can be met. 0 = never.
             std::int64_t resets = 0;

@@ -82,6 +82,8 @@ struct LimitAmount {
     std::uint64_t amount; // k_unlimited = no bound
 };
 inline constexpr std::uint64_t k_unlimited = ~std::uint64_t{0};
+// What is left to be issued of what the account has where nothing is, and its plan lets it take more.
+inline constexpr std::uint64_t k_overage = k_unlimited - 1;
 
 // A record as it was when found. Goes stale when the account leaves the table: then spend() says gone, refund() false.
 // May be kept for as long as the request lives.
@@ -108,6 +110,9 @@ struct SpendOutcome {
     std::uint32_t held;                // of them here; begin a refill in the background when it gets low
     std::uint32_t retry_after_eighths; // with exhausted: 1/8 seconds until PostgreSQL is asked again, >= 1
     std::uint32_t resets;              // with exhausted: unix seconds, as exhausted() was told; 0 = not told
+
+    // Then remaining is no number: nothing is left, and what is taken is overage.
+    bool is_overage() const noexcept { return remaining >= k_all_beyond && remaining != k_unlimited; }
 };
 
 enum class Put : std::uint8_t {
@@ -202,8 +207,9 @@ public:
     // --- tokens
 
     // Puts tokens from PostgreSQL into a slot; spent_now (<= granted) of them are spent by the caller already. outside
-    // = left to be issued, k_unlimited = no bound. False: the account is not here, or the slot serves a later period;
-    // then add_usage(id, limit_no, period, spent_now, granted - spent_now).
+    // = left to be issued, k_unlimited = no bound, k_overage = they are beyond what the account has. False: the account
+    // is not here, or the slot serves a later period; then add_usage(id, limit_no, period, spent_now, granted -
+    // spent_now).
     bool fund(AccountKey key, std::uint8_t limit_no, std::int64_t period, std::uint32_t granted, std::uint64_t outside,
               std::uint32_t spent_now) noexcept;
     // PostgreSQL has no more: refuse until then. Does nothing (false) while the slot holds tokens. resets: what
@@ -325,6 +331,7 @@ constexpr std::uint32_t second_line(std::uint64_t key1, std::uint32_t lines) noe
 constexpr std::uint32_t tag_of(AccountKey key) noexcept { return static_cast<std::uint32_t>(key.lo); }
 constexpr std::uint32_t key0_of(AccountKey key) noexcept { return static_cast<std::uint32_t>(key.lo >> 32); }
 
+// What SpendOutcome::is_overage() knows is no number.
 constexpr std::uint64_t remaining(std::uint32_t outside, std::uint32_t held) noexcept {
     return outside == k_no_bound ? k_unlimited : std::uint64_t{outside} + held;
 }

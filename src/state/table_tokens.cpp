@@ -322,9 +322,8 @@ bool Table::fund(AccountKey key, std::uint8_t limit_no, std::int64_t period, std
     writing.enter(number, key.hi);
     const bool fits = writing.turn_to(number, slot, period) && writing.add_tokens(number, slot, granted, spent_now);
     if (fits) {
-        writing.set(*slot.outside, outside == k_unlimited
-                                       ? k_no_bound
-                                       : static_cast<std::uint32_t>(std::min<std::uint64_t>(outside, k_no_bound - 1)));
+        const auto bounded = static_cast<std::uint32_t>(std::min<std::uint64_t>(outside, k_most_outside));
+        writing.set(*slot.outside, outside == k_unlimited ? k_no_bound : outside == k_overage ? k_all_beyond : bounded);
         mark_touched(number, shared::load_ordered(zone_->epoch));
         count(Counter::funds);
     }

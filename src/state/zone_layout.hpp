@@ -207,6 +207,8 @@ inline constexpr int k_account_id_bits = 40;
 inline constexpr std::uint64_t k_account_id_mask = (std::uint64_t{1} << k_account_id_bits) - 1;
 
 inline constexpr std::uint32_t k_no_bound = 0xffffffff;
+inline constexpr std::uint32_t k_all_beyond = 0xfffffffe;   // tokens that are held are overage
+inline constexpr std::uint32_t k_most_outside = 0x7ffffffe; // together with what is held it is less than those two
 inline constexpr std::uint8_t k_no_limit = 0xff;
 inline constexpr std::uint8_t k_rate_slots = 64;
 

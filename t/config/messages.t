@@ -248,6 +248,8 @@ sub two_windows($catalog) {
 
 sub overage($what) { return sub ($c) { $c->{plans}{pro}{credits}{logo} = {quantity => 5, overage => $what}; return } }
 
+sub quota_overage($what, $quantity = 5) { return sub ($c) { $c->{plans}{pro}{quotas}{requests} = {quantity => $quantity, overage => $what}; return } }
+
 # Syntax is told with line and column, meaning with the path of the value.
 my %wrong = (
     'syntax' => ["{\n  \"plans\": {,}\n}\n", qr/catalog: line 2, column \d+: /],
@@ -275,6 +277,16 @@ my %wrong = (
     'overage: always' => [overage({amount => '40', always => 'no'}), qr/logo\.overage\.always: must be true or false/],
     'overage: a meter' => [overage({amount => '40', meter => 'a b'}), qr/logo\.overage\.meter: must be the event name of a meter at Stripe, of 1-100/],
     'overage: no meter' => [overage({amount => '40', meter => undef}), qr/logo\.overage\.meter: must be the event name/],
+    'overage of a quota' => [quota_overage({cap => 5}), qr/plans\.pro\.quotas\.requests\.overage\.amount: must be what one unit costs/],
+    'overage of what has no bound' => [quota_overage({amount => '40'}, undef), qr/plans\.pro\.quotas\.requests\.quantity: must be a whole number from 0(?!,)/],
+    'overage of what never ends' => [sub ($c) { $c->{quotas}{requests} = {period => 'lifetime'}; quota_overage({amount => '40'})->($c) },
+        qr/plans\.pro\.quotas\.requests\.overage: is charged for when a period closes; a sliding or lifetime quota has none that does/],
+    'overage of a window' => [sub ($c) { two_windows($c); $c->{plans}{pro}{quotas}{requests}{day} = {quantity => 5, overage => 7}; return },
+        qr/plans\.pro\.quotas\.requests\.day\.overage: must be an object with an amount/],
+    'a quota: a member' => [sub ($c) { $c->{plans}{pro}{quotas}{requests} = {quantity => 5, cap => 7}; return },
+        qr/plans\.pro\.quotas\.requests\.cap: unknown member; known here: quantity, overage/],
+    'a window called quantity' => [sub ($c) { two_windows($c); $c->{quotas}{requests}{windows}{quantity} = {period => 'hour'}; return },
+        qr/quotas\.requests\.windows\.quantity: "quantity" is an amount's own member; give the window another name/],
     'overage: a member' => [overage({amount => '40', rate => 1}), qr/logo\.overage\.rate: unknown member; known here: amount, cap, always, meter/],
     'an undeclared stock' => [sub ($c) { $c->{plans}{pro}{stock}{seats} = 5 }, qr/plans\.pro\.stock\.seats: is not declared; declared: brands/],
     'half a thing' => [sub ($c) { $c->{plans}{pro}{stock}{brands} = 1.5 }, qr/plans\.pro\.stock\.brands: must be a whole number from 0, or null for unlimited/],

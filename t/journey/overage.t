@@ -50,7 +50,7 @@ sub try_now() { $world->sql(q{UPDATE billing.usage_charges SET next_try_at = clo
 
 # --- a plan without
 is $host->get('/any/?n=1', @demo)->status, 200, 'an account on the free plan';
-is_deeply settings('GET'), {overage => 0, switchable => 0, credits => {}}, 'C16: which has none';
+is_deeply settings('GET'), {overage => 0, switchable => 0, credits => {}, quotas => {}}, 'C16: which has none';
 is settings(POST => {overage => JSON::PP::true}), '409 NOT_SWITCHABLE', 'C16: and nothing to switch';
 
 # --- pro
@@ -71,7 +71,7 @@ is answer_of($other->get('/any/?n=11', @demo)), '402 INSUFFICIENT_CREDITS', 'G15
 
 # --- the switch
 is_deeply settings('GET', undef, 'X-Test-Role' => 'member'), {overage => 1, switchable => 1,
-    credits => {logo => {always => 0, amount => '40', cap => 20, used => 10}}}, 'C16: it is told to everybody of the account';
+    credits => {logo => {always => 0, amount => '40', cap => 20, used => 10}}, quotas => {}}, 'C16: it is told to everybody of the account';
 is settings(POST => {overage => JSON::PP::false}, 'X-Test-Role' => 'member'), '403 ROLE_REQUIRED', 'C16: and switched by its owner';
 is settings(POST => {overage => JSON::PP::false}, Authorization => ''), '401 ACCOUNT_REQUIRED', 'not by nobody';
 is settings(POST => {}), '400 INVALID_REQUEST', 'not without saying what';

@@ -73,7 +73,7 @@ Decision at_limit(std::uint64_t limit, std::uint64_t remaining, std::uint8_t pla
     Decision decision;
     decision.reason = Reason::limit_reached;
     decision.plan_no = plan;
-    decision.meter = {true, false, 0, limit, remaining, 1'767'225'600, 5};
+    decision.meter = {true, false, 0, false, limit, remaining, 1'767'225'600, 5};
     return decision;
 }
 
@@ -128,7 +128,7 @@ TEST(GateProblem, WaitingIsAdvisedOnlyWhereItHelps) { // G19
 TEST(GateProblem, RateLimitFieldsAreThoseOfTheDraft) { // G19
     PeriodClock clock;
     std::string room(rate_limit_room("requests"), '?');
-    const Meter meter{true, false, 0, 20, 3, 1'767'225'600, 1};
+    const Meter meter{true, false, 0, false, 20, 3, 1'767'225'600, 1};
     auto fields = rate_limit_fields(meter, "requests", clock.at(PeriodKind::month, 1'767'225'000), room.data());
     EXPECT_EQ(fields.policy, "\"requests\";q=20;w=2678400");
     EXPECT_EQ(fields.limit, "\"requests\";r=3;t=600");
@@ -143,9 +143,9 @@ TEST(GateProblem, RateLimitFieldsAreThoseOfTheDraft) { // G19
         22};
     const std::string quota(64, 'q');
     room.assign(rate_limit_room(quota), '?');
-    fields = rate_limit_fields({true, false, 0, most, most, 0, 1}, quota, longest, room.data());
+    fields = rate_limit_fields({true, false, 0, false, most, most, 0, 1}, quota, longest, room.data());
     EXPECT_LE(fields.policy.size() + fields.limit.size(), room.size()) << "the longest fit";
-    EXPECT_FALSE((Meter{true, true, 0, 20, 3, 0, 1}.bounded())) << "an unlimited quota has no fields";
+    EXPECT_FALSE((Meter{true, true, 0, false, 20, 3, 0, 1}.bounded())) << "an unlimited quota has no fields";
 }
 
 TEST(GateProblem, TextsAreEscaped) {

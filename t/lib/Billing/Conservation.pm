@@ -3,7 +3,7 @@
 package Billing::Conservation;
 use v5.36;
 use Exporter qw(import);
-our @EXPORT_OK = qw(credits_astray quotas_astray stock_astray);
+our @EXPORT_OK = qw(credits_astray overage_astray quotas_astray stock_astray);
 
 # Balances that are not what their ledger tells, a line each; none where all is well.
 # have: remaining less overage; told: the sum of all movements, less what lapsed. used: of this period; spent: what its rows took.
@@ -26,6 +26,20 @@ sub credits_astray($dbh) {
             WHERE u.account_id = b.account_id AND u.credit_no = b.credit_no) c
         WHERE b.remaining - b.overage <> l.told OR b.used <> l.spent OR b.overage <> l.over
             OR b.overage - b.charged + c.charged <> l.beyond ORDER BY 1, 2
+END
+    return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @$rows;
+}
+
+# Periods of quotas whose overage is not charged for exactly once, a line each. charged: what the row says is; rows: what the charges say.
+# open: overage that nobody has charged for, though the row is not among those that will be.
+sub overage_astray($dbh) {
+    my $rows = $dbh->selectall_arrayref(<<'END', {Slice => {}});
+        SELECT a.external_id, l.limit_key, q.period, q.charged, c.quantity AS rows, greatest(0, q.used - q.charged - q.spared) AS open
+        FROM billing.quota_periods q JOIN billing.accounts a ON a.id = q.account_id JOIN billing.limits l USING (limit_no)
+        CROSS JOIN LATERAL (SELECT coalesce(sum(u.quantity), 0) AS quantity, coalesce(bool_and(u.from_unit = u.before), true) AS whole FROM (
+            SELECT u.*, coalesce(sum(u.quantity) OVER (ORDER BY u.from_unit ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW), 0) AS before
+            FROM billing.usage_charges u WHERE u.account_id = q.account_id AND u.limit_no = q.limit_no AND u.period_seq = q.period) u) c
+        WHERE q.charged <> c.quantity OR NOT c.whole OR (q.used - q.charged > q.spared) <> (q.overage_ends IS NOT NULL) ORDER BY 1, 2, 3
 END
     return map { my $row = $_; join ' ', map { "$_=$row->{$_}" } sort keys %$row } @$rows;
 }

@@ -12,7 +12,7 @@ package Billing::Test;
 use v5.36;
 use B ();
 use Billing::App ();
-use Billing::Conservation qw(credits_astray quotas_astray stock_astray);
+use Billing::Conservation qw(credits_astray overage_astray quotas_astray stock_astray);
 use Billing::Database ();
 use Billing::Nginx ();
 use Billing::Process qw(wait_for free_port build new_directory root slurp);
@@ -62,6 +62,7 @@ sub finish(@ended) {
         my $dbh = $world->{db}->pid ? $world->{db}->dbi : next;
         Test::More::is_deeply([credits_astray($dbh)], [], "world $world->{number}: every credit is accounted for");
         Test::More::is_deeply([stock_astray($dbh)], [], "world $world->{number}: and every thing of a stock");
+        Test::More::is_deeply([overage_astray($dbh)], [], "world $world->{number}: overage of quotas is charged for once");
         Test::More::is_deeply([quotas_astray($dbh, $world->{may_forfeit} // {}), grep { /WARNING:\s.*rows are dropped/ } split /\n/, $world->{db}->log], [],
             "world $world->{number}: every unit of quotas is accounted for");
     }
