@@ -201,6 +201,15 @@ is value(q{SELECT billing.charge_late('00000000-0000-0000-0000-000000000001', 'h
 next_day();
 close_periods();
 is charges($c), '2:5:calls_over 2:8:calls_over 20:80:calls_over', 'G15: is charged up to the cap';
+my $moved = account('pro');
+spend($moved, 10);
+$late = fund($moved, 4);
+next_day();
+close_periods();
+on($moved, 'max');
+report($moved, $late->{period}, 4);
+close_periods();
+is charges($moved), '4:16:calls_over', 'G15: what is reported after a change of plan costs what it did when it was had';
 $catalog->{plans}{pro}{quotas}{calls} = 10;
 my $gone = account('pro');
 spend($gone, 11);
@@ -210,6 +219,51 @@ is spend($gone, 1), 0, 'and allow no more';
 is value('SELECT count(DISTINCT identifier) = count(*) FROM billing.usage_charges'), 1, 'each has a name of its own';
 is value(q{SELECT bool_and(amount > 0) FROM billing.usage_charges}), 1, 'and a price';
 is_deeply [overage_astray($d)], [], 'every unit is charged for once';
+
+# --- billing months: a period of the account's own, and another one begun within it
+my $month = account('pay');
+spend($month, 10005, 'more:cycle');
+$clock->advance(5 * 86400);
+$d->do(q{UPDATE billing.accounts SET cycle_anchor = date_trunc('second', clock_timestamp()) WHERE id = $1}, undef, $month);
+$r = fund($month, 7, 7, 'more:cycle');
+report($month, $r->{period}, 7, 0, 'more:cycle');
+is close_periods(), 0, 'both are open';
+$clock->advance(32 * 86400);
+close_periods();
+is charges($month), '5:5:- 7:7:-', 'G15: within the month that was begun first, there is nothing but overage';
+is_deeply [overage_astray($d)], [], 'every unit is charged for once';
+
+# --- twelve hosts at once, and the job beside them: no more than the cap, each unit charged once
+$catalog->{plans}{pro}{quotas}{calls} = { quantity => 100, overage => { amount => '2', cap => 150 } };
+$db->apply_catalog($catalog);
+my $hot = account('pro');
+my $day = int($clock->now / 86400);
+my @hosts = map { my $n = $_; my $pid = fork // die; if (!$pid) {
+    my $mine = $db->dbi;
+    my $sent = 0;
+    for (1 .. 40) {
+        my $units = 1 + int rand 3;
+        my ($got) = $db->until_unlocked($mine, sub { $mine->selectall_arrayref('SELECT granted, period FROM billing.quota_fund($1, $2, $3, $4, $5, $6, $7)', {}, [1], [$hot],
+            [$limit{calls}], [$day], [$units], [$units + 5], [0]) })->[0];
+        next if !$got->[0];
+        my $used = rand() < 0.8 ? $units : 0;
+        ++$sent;
+        $db->until_unlocked($mine, sub { $mine->selectrow_array(q{SELECT billing.usage_flush($1, 'h', $2, $3, $4, $5, $6, $7)}, undef,
+            sprintf('00000000-0000-0000-0002-%012d', $n), $sent, [$hot], [$limit{calls}], [$day], [$used], [$got->[0] - $used]) });
+        $mine->selectrow_array(q{SELECT billing.overage_close(50)}) if rand() < 0.2;
+        $mine->do(q{UPDATE billing.accounts SET plan_no = plan_no, overage_on = NOT overage_on WHERE id = $1}, undef, $hot) if rand() < 0.05;
+    }
+    require POSIX;
+    POSIX::_exit(0);
+} $pid } 1 .. 12;
+waitpid $_, 0 for @hosts;
+my ($issued, $used) = $d->selectrow_array('SELECT issued, used FROM billing.quota_periods WHERE account_id = $1 AND limit_no = $2', undef, $hot, $limit{calls});
+is $issued, $used, 'all that was issued is used or came back';
+cmp_ok $used, '<=', 250, "G15: no more than the cap ($used)";
+cmp_ok $used, '>', 100, 'but more than the amount';
+next_day();
+close_periods();
+is value('SELECT sum(quantity) FROM billing.usage_charges WHERE account_id = $1', $hot), $used - 100, 'G15: what was used beyond is charged';
 
 # --- at random: what is charged is what was used beyond the amount at the time, whatever happens in between
 $catalog->{plans}{pro}{quotas}{calls} = { quantity => 10, overage => { amount => '2', cap => 30 } };
