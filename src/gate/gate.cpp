@@ -329,14 +329,6 @@ void Gate::watch(const Seen& seen, const BoundRules& rules, const Ask& ask, Deci
     }
 }
 
-std::uint64_t Gate::limit_of(const Seen& seen, const BoundQuota& quota) const noexcept {
-    std::uint64_t limit = quota.by_plan[seen.view.plan];
-    if (seen.view.has_overrides) {
-        table_.limit_amount(seen.view.ref, quota.limit_no, limit);
-    }
-    return limit;
-}
-
 // Months and buckets of the account itself, and days of its time zone.
 [[gnu::noinline]] Period Gate::own_period(const BoundQuota& quota, const AccountView& view,
                                           std::int64_t now) const noexcept {

@@ -114,7 +114,6 @@ private:
                  std::uint64_t remaining, Meter& meter) const noexcept;
     void measure_paid(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) noexcept;
     void watch(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision) noexcept;
-    std::uint64_t limit_of(const Seen& seen, const BoundQuota& quota) const noexcept;
     void measure_own(const Seen& seen, const BoundRules& rules, const Ask& ask, Meter& meter) const noexcept;
     Spend spend_special(const Seen& seen, const BoundRules& rules, const Ask& ask, Decision& decision,
                         Charge& charge) noexcept;

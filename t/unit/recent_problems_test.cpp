@@ -12,7 +12,7 @@ RecentProblems::Key some_key() {
     RecentProblems::Key key{&place, 7, 402, {}};
     key.decision.reason = Reason::limit_reached;
     key.decision.plan_no = 2;
-    key.decision.meter = {true, false, 1, 20, 0, 1700000000, 3, 0};
+    key.decision.meter = {true, false, 1, false, 20, 0, 1700000000, 3, 0};
     return key;
 }
 
