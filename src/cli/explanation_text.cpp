@@ -237,6 +237,18 @@ bool add_quotas(std::string& out, const json_t* account) {
     return any_out;
 }
 
+void add_credits(std::string& out, const json_t* account) {
+    Section section{out, "credits"};
+    const char* key = nullptr;
+    json_t* value = nullptr;
+    json_object_foreach(json_object_get(account, "credits"), key, value) {
+        const auto overage = integer_member(value, "overage").value_or(0);
+        section.line(fmt::format("{}: {} left, {} used{}", key, integer_member(value, "remaining").value_or(0),
+                                 integer_member(value, "used").value_or(0),
+                                 overage == 0 ? "" : ", " + std::to_string(overage) + " beyond the plan"));
+    }
+}
+
 void add_stock(std::string& out, const json_t* account) {
     Section section{out, "stock"};
     const char* key = nullptr;
@@ -324,6 +336,7 @@ std::string explanation_text(const Explanation& explanation, const std::optional
     if (add_quotas(out, explanation.account())) {
         add_hosts(out, known);
     }
+    add_credits(out, explanation.account());
     add_stock(out, explanation.account());
     add_stripe(out, known);
     if (cache) {

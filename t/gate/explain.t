@@ -69,6 +69,11 @@ subtest 'O1: a quota that is used up' => sub {
         'what lies with hosts, and which hosts they may be';
 };
 
+subtest 'O1: credits' => sub {
+    $world->sql(q{SELECT billing.deduct_credits('eater', 'logo', 3, 'explained')});
+    like text('eater'), qr/^credits +logo: 1 left, 3 used\n +mockup: 4 left, 0 used$/m, 'G12: what is left, of each type';
+};
+
 subtest 'O1: stock' => sub {
     $world->sql(q{SELECT billing.stock_count('eater', 'brands', 2)});
     like text('eater'), qr/^stock +brands: 2 of 1$/m, 'G11: how many there are, of how many';
