@@ -67,7 +67,7 @@ CREATE FUNCTION billing.account_document(p_account text) RETURNS jsonb LANGUAGE 
         'credits', (SELECT jsonb_object_agg(t.credit_key, jsonb_build_object('remaining', b.remaining, 'used', b.used,
                 'overage', b.overage)) || jsonb_build_object('periodEnd', iso(min(b.period_end)))
             FROM credit_balances b JOIN credit_types t USING (credit_no) WHERE b.account_id = a.id),
-        'overage', overage_settings(p_account, NULL, NULL) - 'credits',
+        'overage', overage_settings(p_account, NULL, NULL) - ARRAY['credits', 'quotas'],
         'plans', (SELECT jsonb_agg(plan_document(x.plan_no) || jsonb_build_object('current', x.plan_no = a.plan_no)
             ORDER BY x.rank, x.plan_key) FROM plans x WHERE x.active))
     FROM accounts a JOIN plans p USING (plan_no)
