@@ -217,9 +217,8 @@ void add_migrate(CLI::App& app, CommandOptions& options, int& code) {
     command->callback([&] { code = migrate(options, directory, dry_run); });
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
+// The exit code.
+int run(int argc, char** argv) {
     CLI::App app{"ngx-billing: the command beside nginx's billing module"};
     app.footer("Exit codes: 0 done, 1 refused, 2 wrong command line, 3 PostgreSQL or Stripe cannot be reached.\n"
                "Example: ngx-billing --dsn 'host=/run/postgresql dbname=app' account set demo --plan pro");
@@ -240,8 +239,16 @@ int main(int argc, char** argv) {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& problem) {
         return app.exit(problem) == 0 ? k_exit_ok : k_exit_usage;
+    }
+    return code;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
     } catch (const std::exception& problem) {
         return fail(k_exit_failed, problem.what());
     }
-    return code;
 }
