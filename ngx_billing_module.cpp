@@ -106,6 +106,10 @@ ngx_command_t commands[] = {
     level_directive(ngx_string("billing_role"), NGX_CONF_1MORE, set_role),          // VALUE [ROLE...]
     level_directive(ngx_string("billing_subject"), NGX_CONF_1MORE, set_subject),    // VALUE [ROLE...]
 
+    // location: who asks, where nothing before us knows
+    content_directive(ngx_string("billing_account_from"), NGX_CONF_1MORE,
+                      set_account_from), // body:NAME | query:NAME... [token=SETTING]... [certificate]
+
     // location: what answers itself
     content_directive(ngx_string("billing_checkout"), NGX_CONF_ANY,
                       set_checkout), // [redirect] [plan=NAME] [packs=N-M]...

@@ -2,6 +2,10 @@
 
 #include "endpoints/own_pages.hpp"
 
+#include "domain/account.hpp"
+
+#include <openssl/crypto.h>
+
 #include <algorithm>
 #include <string>
 #include <string_view>
@@ -63,6 +67,51 @@ Task<std::optional<Response>> check_customer(std::string named, const Request& r
     co_return own.id == named ? std::nullopt : std::optional{not_yours("customer")};
 }
 
+// Compared in a time that tells nothing but their lengths.
+bool is_one_of(const std::vector<std::string>& tokens, std::string_view token) noexcept {
+    bool found = false;
+    for (const std::string& known : tokens) {
+        found |= known.size() == token.size() && CRYPTO_memcmp(known.data(), token.data(), token.size()) == 0;
+    }
+    return found;
+}
+
+// As who asks says of himself. A refusal: he says it twice, or nonsense.
+std::optional<Response> read_named(const Input& input, const AccountFrom& from, Request& request) {
+    const std::string_view in_body = from.body.empty() ? std::string_view{} : input.body_text(from.body);
+    const std::string_view in_query = from.query.empty() ? std::string_view{} : input.query_text(from.query);
+    if (!in_body.empty() && !in_query.empty() && in_body != in_query) {
+        return not_yours("account");
+    }
+    const std::string_view named = in_body.empty() ? in_query : in_body;
+    if (!named.empty() && !valid_account_id(named)) {
+        return invalid_account();
+    }
+    request.account = named;
+    return std::nullopt;
+}
+
+// A refusal where it cannot be told who asks, or nobody does.
+std::optional<Response> find_account(const Input& input, const EndpointSettings& settings, Nobody nobody,
+                                     Request& request) {
+    if (!settings.account_from) {
+        return std::nullopt;
+    }
+    if (auto refusal = read_named(input, *settings.account_from, request)) {
+        return refusal;
+    }
+    return request.account.empty() && nobody == Nobody::refused ? std::optional{no_account()} : std::nullopt;
+}
+
+// Before anything is read that the request says.
+std::optional<Response> check_caller(const Request& request, const EndpointSettings& settings) {
+    if (!settings.account_from) {
+        return request.account.empty() ? std::optional{no_account()} : std::nullopt;
+    }
+    return settings.account_from->guarded && !is_back_end(request, settings) ? std::optional{no_back_end()}
+                                                                             : std::nullopt;
+}
+
 } // namespace
 
 EndpointSettings for_everybody(const EndpointSettings& settings) {
@@ -72,10 +121,17 @@ EndpointSettings for_everybody(const EndpointSettings& settings) {
     return open;
 }
 
-Task<Admission> admit(const Request& request, Services& services, const EndpointSettings& settings) {
+bool is_back_end(const Request& request, const EndpointSettings& settings) noexcept {
+    constexpr std::string_view k_bearer = "Bearer ";
+    const std::string_view field{request.authorization};
+    return request.certified ||
+           (field.starts_with(k_bearer) && is_one_of(settings.api_tokens, field.substr(k_bearer.size())));
+}
+
+Task<Admission> admit(Request& request, Services& services, const EndpointSettings& settings, Nobody nobody) {
     Admission admission;
-    if (request.account.empty()) {
-        admission.refusal = no_account();
+    admission.refusal = check_caller(request, settings);
+    if (admission.refusal) {
         co_return admission;
     }
     if (is_cross_site(request, settings.pages)) {
@@ -85,6 +141,10 @@ Task<Admission> admit(const Request& request, Services& services, const Endpoint
     auto input = Input::read(request);
     if (!input) {
         admission.refusal = problem(400, "INVALID_BODY", "Invalid request", input.error());
+        co_return admission;
+    }
+    admission.refusal = find_account(input.value(), settings, nobody, request);
+    if (admission.refusal) {
         co_return admission;
     }
     if (names_another(input.value(), request)) {

@@ -45,6 +45,28 @@ Response wrong_quantity(const QuantityRange& range) {
                    "Write a whole number from " + std::to_string(range.least) + " to " + std::to_string(range.most));
 }
 
+// Who names no account: nothing is stored, and nothing is granted until an import links the customer that Stripe makes.
+// Credits would have nowhere to go.
+Task<Response> checkout_of_nobody(PriceAnswer price, CheckoutStyle style, bool redirect, Services& services) {
+    if (price.mode != "subscription") {
+        co_return no_account();
+    }
+    CheckoutStart start;
+    start.mode = price.mode;
+    start.plan = std::move(price.plan);
+    Form form = session_form("", price.price, start, style);
+    const std::string key = one_time_key("anon");
+    const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
+    StripeReply reply = co_await services.stripe.post("/v1/checkout/sessions", std::move(form), key, until_ms);
+    if (!reply) {
+        co_return stripe_problem(reply);
+    }
+    const auto session = read_checkout(reply.json.get());
+    co_return session&& is_page(session.value().url, services.stripe.plain_http())
+        ? session_answer(session.value().url, "checkoutUrl", redirect)
+        : stripe_problem(refused_reply(Refusal::unreadable));
+}
+
 // One client's way to one session.
 class Checkout {
 public:
@@ -234,7 +256,7 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     if (!services.stripe.configured()) {
         co_return not_configured();
     }
-    Admission admission = co_await admit(request, services, settings);
+    Admission admission = co_await admit(request, services, settings, Nobody::admitted);
     if (admission.refusal) {
         co_return *admission.refusal;
     }
@@ -256,13 +278,17 @@ Task<Response> checkout(Request request, Services& services, const EndpointSetti
     if (!quantity) {
         co_return wrong_quantity(range);
     }
+    ReturnPages pages = return_pages(input.text({"returnUrl"}), request.origin, settings.pages);
+    CheckoutStyle style{settings.checkout, settings.metadata, std::move(pages), *quantity};
+    if (request.account.empty()) {
+        const bool redirect = settings.redirect || request.is_form();
+        co_return co_await checkout_of_nobody(std::move(price), std::move(style), redirect, services);
+    }
     const std::int64_t until_ms = services.reactor.now_ms() + k_patience_ms;
     Turn turn = co_await services.turns.take(request.account);
     if (!turn || services.reactor.now_ms() >= until_ms) {
         co_return busy();
     }
-    ReturnPages pages = return_pages(input.text({"returnUrl"}), request.origin, settings.pages);
-    CheckoutStyle style{settings.checkout, settings.metadata, std::move(pages), *quantity};
     Checkout way{request, price.price, std::move(style), until_ms, services, settings};
     co_return co_await way.run();
 }

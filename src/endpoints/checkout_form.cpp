@@ -24,7 +24,9 @@ std::string short_digest(const std::string& text) {
 void add_metadata(Form& form, const std::string& parent, const std::string& account, const CheckoutStart& start,
                   const CheckoutStyle& style) {
     const MetadataNames& names = style.metadata;
-    form.add(parent, names.account, account);
+    if (!account.empty()) {
+        form.add(parent, names.account, account);
+    }
     if (!start.plan.empty()) {
         form.add(parent, names.plan, start.plan);
     }
@@ -35,16 +37,19 @@ void add_metadata(Form& form, const std::string& parent, const std::string& acco
 }
 
 // Stripe refuses to collect a tax id, or to compute taxes, of a customer whose name and address it may not complete.
-void add_options(Form& form, const CheckoutOptions& options) {
+void add_options(Form& form, const CheckoutOptions& options, bool has_customer) {
     form.add("allow_promotion_codes", options.allow_promotion_codes);
     form.add("billing_address_collection", options.billing_address_required ? "required" : "auto");
     if (options.tax_id_collection) {
-        form.add("tax_id_collection[enabled]", true).add("customer_update[name]", "auto");
+        form.add("tax_id_collection[enabled]", true);
+    }
+    if (options.tax_id_collection && has_customer) {
+        form.add("customer_update[name]", "auto");
     }
     if (options.automatic_tax) {
         form.add("automatic_tax[enabled]", true);
     }
-    if (options.tax_id_collection || options.automatic_tax || options.billing_address_required) {
+    if (has_customer && (options.tax_id_collection || options.automatic_tax || options.billing_address_required)) {
         form.add("customer_update[address]", "auto");
     }
     if (!options.locale.empty()) {
@@ -72,7 +77,7 @@ std::optional<std::int64_t> QuantityRange::chosen(std::string_view text) const {
 
 std::string digest_of(const CheckoutStyle& style) {
     Form form;
-    add_options(form, style.options);
+    add_options(form, style.options, true);
     form.add("trial", style.options.trial_period_days);
     form.add("quantity", style.quantity);
     form.add("success", style.pages.success).add("cancel", style.pages.cancel);
@@ -85,10 +90,13 @@ Form session_form(const std::string& account, const std::string& price, const Ch
                   const CheckoutStyle& style) {
     const bool subscribes = start.mode == "subscription";
     Form form;
-    form.add("mode", start.mode).add("customer", start.customer).add("client_reference_id", account);
+    form.add("mode", start.mode).add("client_reference_id", account.empty() ? "anon" : account);
+    if (!start.customer.empty()) {
+        form.add("customer", start.customer);
+    }
     form.add("line_items[0][price]", price).add("line_items[0][quantity]", style.quantity);
     form.add("success_url", style.pages.success).add("cancel_url", style.pages.cancel);
-    add_options(form, style.options);
+    add_options(form, style.options, !start.customer.empty());
     add_metadata(form, "metadata", account, start, style);
     form.add("metadata", "price", price);
     form.add("metadata", "quantity", std::to_string(style.quantity));

@@ -55,7 +55,7 @@ struct CheckoutStyle {
 // A short name of the style, to compare it with that of an open session.
 std::string digest_of(const CheckoutStyle& style);
 
-// `start`: of an account that has a customer.
+// `start`: of an account that has a customer; without either for nobody, whose customer Stripe makes.
 Form session_form(const std::string& account, const std::string& price, const CheckoutStart& start,
                   const CheckoutStyle& style);
 

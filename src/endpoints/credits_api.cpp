@@ -1,9 +1,8 @@
 #include "endpoints/credits_api.hpp"
 
+#include "endpoints/admission.hpp"
 #include "endpoints/input.hpp"
 #include "state/credit_calls.hpp"
-
-#include <openssl/crypto.h>
 
 #include <algorithm>
 #include <charconv>
@@ -15,22 +14,6 @@ namespace billing {
 namespace {
 
 constexpr std::int64_t k_most_hold = std::int64_t{7} * 86400;
-
-// Compared in a time that tells nothing but their lengths.
-bool is_one_of(const std::vector<std::string>& tokens, std::string_view token) noexcept {
-    bool found = false;
-    for (const std::string& known : tokens) {
-        found |= known.size() == token.size() && CRYPTO_memcmp(known.data(), token.data(), token.size()) == 0;
-    }
-    return found;
-}
-
-bool may_ask(const Request& request, const EndpointSettings& settings) noexcept {
-    constexpr std::string_view k_bearer = "Bearer ";
-    const std::string_view field{request.authorization};
-    return request.certified ||
-           (field.starts_with(k_bearer) && is_one_of(settings.api_tokens, field.substr(k_bearer.size())));
-}
 
 std::optional<CreditAction> action_of(std::string_view path) noexcept {
     struct Named {
@@ -157,9 +140,8 @@ Task<Json> ask(CreditCall call, Services& services, bool create) {
 } // namespace
 
 Task<Response> credits_api(Request request, Services& services, const EndpointSettings& settings) {
-    if (!may_ask(request, settings)) {
-        co_return problem(401, "INVALID_TOKEN", "Invalid token",
-                          "This location is for the application's own back ends");
+    if (!is_back_end(request, settings)) {
+        co_return no_back_end();
     }
     const auto action = action_of(request.path);
     if (!action) {

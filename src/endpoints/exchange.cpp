@@ -52,6 +52,14 @@ Response see_other(std::string url) {
 
 Response no_account() { return problem(401, "ACCOUNT_REQUIRED", "Account required", "The request names no account"); }
 
+Response invalid_account() {
+    return problem(400, "INVALID_ACCOUNT", "Invalid account", "An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -");
+}
+
+Response no_back_end() {
+    return problem(401, "INVALID_TOKEN", "Invalid token", "This location is for the application's own back ends");
+}
+
 Response cross_site() {
     return problem(403, "CROSS_SITE", "Cross-site request", "A page of another site cannot start this");
 }

@@ -63,6 +63,8 @@ Response see_other(std::string url);
 
 // What several endpoints answer.
 Response no_account();
+Response invalid_account();
+Response no_back_end();
 Response cross_site();
 Response not_found();
 Response not_configured();

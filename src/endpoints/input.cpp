@@ -86,6 +86,11 @@ Result<Members> read_object(std::string_view text) {
     return members;
 }
 
+std::string_view find(Members::const_iterator from, Members::const_iterator to, std::string_view name) noexcept {
+    const auto known = std::find_if(from, to, [name](const auto& member) { return member.first == name; });
+    return known == to ? std::string_view{} : std::string_view{known->second};
+}
+
 bool is_blank(std::string_view text) noexcept { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
 } // namespace
@@ -108,6 +113,7 @@ Result<Input> Input::read(const Request& request) {
         }
         input.members_ = std::move(object).value();
     }
+    input.of_body_ = input.members_.size();
     auto query = read_form(request.query);
     if (!query) {
         return Error{"the query is not well-formed, or names something twice"};
@@ -125,6 +131,14 @@ std::string_view Input::text(std::initializer_list<std::string_view> names) cons
         }
     }
     return {};
+}
+
+std::string_view Input::body_text(std::string_view name) const noexcept {
+    return find(members_.begin(), members_.begin() + static_cast<std::ptrdiff_t>(of_body_), name);
+}
+
+std::string_view Input::query_text(std::string_view name) const noexcept {
+    return find(members_.begin() + static_cast<std::ptrdiff_t>(of_body_), members_.end(), name);
 }
 
 std::optional<bool> Input::flag(std::string_view name) const noexcept {

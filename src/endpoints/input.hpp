@@ -21,11 +21,15 @@ public:
 
     // The first of these names that is there and not empty, or "". The body goes before the query.
     std::string_view text(std::initializer_list<std::string_view> names) const noexcept;
+    // Of one place alone, or "".
+    std::string_view body_text(std::string_view name) const noexcept;
+    std::string_view query_text(std::string_view name) const noexcept;
     // true or false, also on or off; nothing: it is not there, or none of these.
     std::optional<bool> flag(std::string_view name) const noexcept;
 
 private:
     std::vector<std::pair<std::string, std::string>> members_;
+    std::size_t of_body_ = 0; // so many of them, the first
 };
 
 } // namespace billing

@@ -17,6 +17,7 @@
 #include "state/table.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,7 +46,15 @@ struct EntitlementNames {
     std::string feature; // for "previewAllowed"
 };
 
+// `billing_account_from`: under which names callers without an identity name their account; "" for none there.
+struct AccountFrom {
+    std::string body;
+    std::string query;
+    bool guarded = false; // believed with one of api_tokens, or a certificate
+};
+
 struct EndpointSettings {
+    std::optional<AccountFrom> account_from;
     PageSettings pages;
     CheckoutOptions checkout;
     MetadataNames metadata;
@@ -63,7 +72,7 @@ struct EndpointSettings {
     std::vector<std::string> member_roles;
     EntitlementNames entitlements;
     std::vector<std::string> secrets;    // of webhooks
-    std::vector<std::string> api_tokens; // of billing_credits_api
+    std::vector<std::string> api_tokens; // of billing_credits_api and billing_account_from
     std::int64_t tolerance_seconds = 300;
 };
 

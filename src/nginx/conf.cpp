@@ -384,6 +384,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         auto& main = main_conf(cf);
         const bool own_rules = sets_rules(conf);
         const bool own_key = conf.idempotency.has_value();
+        const bool own_account = conf.account.given();
+        const bool own_named = conf.endpoint.named.has_value();
         inherit(conf, from);
         inherit_handler(cf, conf.endpoint, from.endpoint);
         inherit_check(cf, conf, from);
@@ -401,6 +403,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         conf.error_policy = conf.on_error.value_or(ErrorPolicy{});
         conf.status_codes = conf.codes.value_or(Codes{});
         if (char* problem = check_content(cf, conf); problem != NGX_CONF_OK) {
+            return problem;
+        }
+        if (char* problem = choose_account(cf, conf, own_account, own_named); problem != NGX_CONF_OK) {
             return problem;
         }
         if (conf.account.names_user && (conf.gated || conf.endpoint.kind != EndpointKind::none)) {

@@ -12,9 +12,9 @@ namespace {
 
 using CoreLocation = ngx_http_core_loc_conf_t;
 
-// Other modules keep their configuration to themselves. These three begin, in every nginx that this builds for, with
+// Other modules keep their configuration to themselves. These four begin, in every nginx that this builds for, with
 // what is looked at here: the rewrite module's with its ngx_array_t* of codes, auth_request's with the ngx_str_t of its
-// target, auth_basic's with the ngx_http_complex_value_t* of its realm.
+// target, auth_basic's with the ngx_http_complex_value_t* of its realm, access's with the ngx_array_t* of its rules.
 void* foreign_conf(const ngx_conf_t* cf, void* const* loc_conf, std::string_view module) noexcept {
     for (ngx_uint_t index = 0; cf->cycle->modules[index] != nullptr; ++index) {
         if (cf->cycle->modules[index]->name == module) {
@@ -56,6 +56,13 @@ bool is_user_checked(const ngx_conf_t* cf) noexcept {
     const bool basic = realm != nullptr && *realm != nullptr && view((*realm)->value) != "off";
     return basic || (target != nullptr && target->len > 0);
 }
+
+// As the access module keeps a rule for an IPv4 address. `all` is the mask 0.
+struct AccessRule {
+    in_addr_t mask;
+    in_addr_t address;
+    ngx_uint_t deny;
+};
 
 void warn(ngx_conf_t* cf, const ngx_str_t& location, const char* what, const ConfPlace& place) {
     ngx_log_error(NGX_LOG_WARN, cf->log, 0, "billing: location \"%V\" %s in %s:%ui", &location, what,
@@ -161,6 +168,19 @@ void warn_of_unchecked_user(ngx_conf_t* cf, const ConfPlace& place) {
                   "billing: $remote_user is what the client says where no password is checked; write \"auth_basic\" "
                   "beside \"billing_account\", or make sure that another module checks it in %s:%ui",
                   place.file.c_str(), place.line);
+}
+
+bool is_closed_to_strangers(const ngx_conf_t* cf) noexcept {
+    const auto* ctx = static_cast<const ngx_http_conf_ctx_t*>(cf->ctx);
+    const auto* list =
+        static_cast<const ngx_array_t* const*>(foreign_conf(cf, ctx->loc_conf, "ngx_http_access_module"));
+    if (list == nullptr || *list == nullptr || (*list)->size != sizeof(AccessRule)) {
+        return false;
+    }
+    const auto* rules = static_cast<const AccessRule*>((*list)->elts);
+    const auto* end = rules + (*list)->nelts;
+    const auto* of_all = std::find_if(rules, end, [](const AccessRule& rule) { return rule.mask == 0; });
+    return of_all != end && of_all->deny != 0;
 }
 
 void warn_of_gated_targets(ngx_conf_t* cf) {

@@ -16,6 +16,9 @@ void warn_of_early_answer(ngx_conf_t* cf, const LocConf& conf);
 // A level whose account is $remote_user, and nothing at it checks the password. Once for each `billing_account`.
 void warn_of_unchecked_user(ngx_conf_t* cf, const ConfPlace& place);
 
+// The level has `deny all`, so that it is for those addresses alone that an `allow` before it names.
+bool is_closed_to_strangers(const ngx_conf_t* cf) noexcept;
+
 // Targets of `auth_request` that are gated. After all levels are merged.
 void warn_of_gated_targets(ngx_conf_t* cf);
 

@@ -2,6 +2,7 @@
 
 #include "endpoints/webhook.hpp"
 #include "nginx/conf.hpp"
+#include "nginx/conf_warnings.hpp"
 #include "nginx/endpoint_handler.hpp"
 #include "stripe/names.hpp"
 
@@ -113,11 +114,42 @@ char* finish_entitlements(ngx_conf_t* cf, EndpointConf& conf, const MainConf& ma
     return NGX_CONF_OK;
 }
 
+// Callers may be asked to name their account themselves; a person's own switches, and what is not of an account, are
+// not for that.
+bool may_be_named(EndpointKind kind) noexcept {
+    return kind == EndpointKind::checkout || kind == EndpointKind::portal || kind == EndpointKind::upgrade ||
+           kind == EndpointKind::status || kind == EndpointKind::entitlements;
+}
+
+// Whoever reaches the location acts for any account.
+char* check_named(ngx_conf_t* cf, EndpointConf& conf, const MainConf& main) {
+    const NamedAccount& named = *conf.named;
+    conf.settings.account_from = named.from;
+    conf.settings.api_tokens = named.tokens;
+    if (named.from.guarded || is_closed_to_strangers(cf)) {
+        return NGX_CONF_OK;
+    }
+    if (main.stripe && key_mode(main.stripe->key) == KeyMode::live) {
+        return complain(cf, named.place,
+                        "\"billing_account_from\" lets whoever reaches this location act for any account, and the key "
+                        "of billing_stripe is a live one; write token=file:PATH or certificate beside it, or in the "
+                        "location \"allow ADDRESS;\" and \"deny all;\"");
+    }
+    warn(cf, named.place,
+         "\"billing_account_from\" lets whoever reaches this location act for any account; write token=file:PATH or "
+         "certificate beside it, or in the location \"allow ADDRESS;\" and \"deny all;\"");
+    return NGX_CONF_OK;
+}
+
 // Those are asked by an account, and lead back to a page.
 char* finish_page(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {
     EndpointConf& conf = loc.endpoint;
     const std::string name = name_of(conf.kind);
-    if (!loc.account.given()) {
+    if (conf.named) {
+        if (char* problem = check_named(cf, conf, main); problem != NGX_CONF_OK) {
+            return problem;
+        }
+    } else if (!loc.account.given()) {
         return complain(cf, conf.place,
                         "\"" + name + "\" needs to know who asks; write \"billing_account $variable;\" beside it");
     }
@@ -192,9 +224,35 @@ void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent) {
     conf.role = conf.role ? conf.role : parent.role;
     conf.subject = conf.subject ? conf.subject : parent.subject;
     conf.contact = conf.contact ? conf.contact : parent.contact;
+    conf.named = conf.named ? conf.named : parent.named;
     if (conf.secrets.empty()) {
         conf.secrets = parent.secrets;
     }
+}
+
+char* choose_account(ngx_conf_t* cf, LocConf& loc, bool own_account, bool own_named) {
+    EndpointConf& conf = loc.endpoint;
+    if (own_account && own_named) {
+        return complain(cf, conf.named->place, "\"billing_account\" says already who asks here; remove either");
+    }
+    const bool ours = conf.kind != EndpointKind::none;
+    if (own_named && ours && !may_be_named(conf.kind)) {
+        return complain(cf, conf.named->place,
+                        "\"billing_account_from\" is not for " + std::string{name_of(conf.kind)} +
+                            "; remove it, or use billing_account");
+    }
+    if (own_named && !ours && loc.gated) {
+        return complain(cf, conf.named->place,
+                        "\"billing_account_from\" is for locations as those of billing_checkout and billing_portal, "
+                        "never for the gate; write \"billing_account $variable;\"");
+    }
+    if (own_account || (ours && !may_be_named(conf.kind))) {
+        conf.named.reset();
+    }
+    if (ours && conf.named) {
+        loc.account = AccountSource{};
+    }
+    return NGX_CONF_OK;
 }
 
 char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main) {

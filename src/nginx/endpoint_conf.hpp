@@ -48,6 +48,14 @@ struct ContactSource {
     ngx_http_complex_value_t* name = nullptr;
 };
 
+// billing_account_from.
+struct NamedAccount {
+    AccountFrom from;
+    std::vector<std::string> tokens;
+    ngx_http_complex_value_t* certificate = nullptr; // as EndpointConf's
+    ConfPlace place;
+};
+
 struct EndpointConf {
     // The handler's own words; not inherited, as no content handler is.
     EndpointKind kind = EndpointKind::none;
@@ -72,6 +80,7 @@ struct EndpointConf {
     std::optional<RoleSource> role;
     std::optional<RoleSource> subject;
     std::optional<ContactSource> contact;
+    std::optional<NamedAccount> named;
     std::vector<std::string> secrets;
 
     EndpointSettings settings; // after merge, of a location that has a kind
@@ -82,6 +91,10 @@ struct EndpointConf {
 void inherit_handler(ngx_conf_t* cf, EndpointConf& conf, const EndpointConf& parent);
 
 void inherit_endpoint(EndpointConf& conf, const EndpointConf& parent);
+
+// Who asks at this level: as the last word on the way to it says, `own_account` a billing_account at the level itself.
+// Says what is wrong with a billing_account_from, `own_named` one at the level itself.
+char* choose_account(ngx_conf_t* cf, LocConf& loc, bool own_account, bool own_named);
 
 // Completes the settings of a location that has a kind; says what is missing.
 char* finish_endpoint(ngx_conf_t* cf, LocConf& loc, const MainConf& main);

@@ -129,27 +129,71 @@ char* read_portal_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf
 
 constexpr std::size_t k_least_token = 20;
 
-// Who may ask: never everybody.
-char* read_api_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+// A back end's proof: `certificate` or token=SETTING. Nothing: neither; then `problem` says whether that was one.
+struct Proof {
+    bool known = false;
+    char* problem = NGX_CONF_OK;
+};
+
+Proof read_proof(ngx_conf_t* cf, std::string_view text, std::vector<std::string>& tokens,
+                 ngx_http_complex_value_t*& certificate) {
     if (text == "certificate") {
-        conf.certificate = compile(cf, "$ssl_client_verify");
-        return conf.certificate == nullptr ? static_cast<char*>(NGX_CONF_ERROR) : NGX_CONF_OK;
+        certificate = compile(cf, "$ssl_client_verify");
+        return {true, certificate == nullptr ? static_cast<char*>(NGX_CONF_ERROR) : NGX_CONF_OK};
     }
     const auto setting = after(text, "token=");
     if (!setting) {
-        return fail(cf, "invalid \"" + std::string{text} +
-                            "\"; write token=file:PATH of a file that holds a secret, or certificate");
+        return {};
     }
     auto token = read_secret(cf, *setting);
     if (!token) {
-        return fail(cf, token.error());
+        return {true, fail(cf, token.error())};
     }
     if (token.value().size() < k_least_token) {
-        return fail(cf, "the token is too short to be a secret; write one of at least " +
-                            std::to_string(k_least_token) + " characters, as `openssl rand -hex 32` makes it");
+        return {true, fail(cf, "the token is too short to be a secret; write one of at least " +
+                                   std::to_string(k_least_token) + " characters, as `openssl rand -hex 32` makes it")};
     }
-    conf.api_tokens.push_back(std::move(token).value());
-    return NGX_CONF_OK;
+    tokens.push_back(std::move(token).value());
+    return {true, NGX_CONF_OK};
+}
+
+// Who may ask: never everybody.
+char* read_api_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
+    const Proof proof = read_proof(cf, text, conf.api_tokens, conf.certificate);
+    return proof.known ? proof.problem
+                       : fail(cf, "invalid \"" + std::string{text} +
+                                      "\"; write token=file:PATH of a file that holds a secret, or certificate");
+}
+
+// The name of a member; one source of each kind.
+bool read_source(std::string_view text, AccountFrom& from) {
+    for (const auto& [prefix, name] : {std::pair{"body:", &from.body}, std::pair{"query:", &from.query}}) {
+        const auto word = after(text, prefix);
+        if (word && !word->empty() && word->size() <= 64 && name->empty()) {
+            *name = *word;
+            return true;
+        }
+    }
+    return false;
+}
+
+char* read_account_from(ngx_conf_t* cf, NamedAccount& named) {
+    for (ngx_uint_t index = 1; index < cf->args->nelts; ++index) {
+        const std::string_view text = word(cf, index);
+        const Proof proof = read_proof(cf, text, named.tokens, named.certificate);
+        named.from.guarded = named.from.guarded || proof.known;
+        if (proof.problem != NGX_CONF_OK) {
+            return proof.problem;
+        }
+        if (!proof.known && !read_source(text, named.from)) {
+            return fail(cf, "invalid \"" + std::string{text} +
+                                "\"; write body:NAME or query:NAME, or one of each, and perhaps token=file:PATH or "
+                                "certificate");
+        }
+    }
+    return named.from.body.empty() && named.from.query.empty()
+               ? fail(cf, "says not where the account is; write body:NAME or query:NAME")
+               : NGX_CONF_OK;
 }
 
 char* read_entitlements_word(ngx_conf_t* cf, std::string_view text, EndpointConf& conf) {
@@ -274,6 +318,17 @@ char* set_webhook_secret(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             loc.endpoint.secrets.push_back(std::move(secret).value());
         }
         return NGX_CONF_OK;
+    });
+}
+
+char* set_account_from(ngx_conf_t* cf, ngx_command_t*, void* conf) {
+    return setter<LocConf>(cf, conf, [cf](LocConf& loc) -> char* {
+        if (loc.endpoint.named) {
+            return duplicate();
+        }
+        loc.endpoint.named.emplace();
+        loc.endpoint.named->place = ConfPlace::here(cf);
+        return read_account_from(cf, *loc.endpoint.named);
     });
 }
 

@@ -13,6 +13,8 @@ char* set_return_urls(ngx_conf_t* cf, ngx_command_t* command, void* conf);    //
 char* set_webhook_secret(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_webhook_secret SETTING...
 
 // location
+char* set_account_from(ngx_conf_t* cf, ngx_command_t* command,
+                       void* conf); // billing_account_from body:NAME | query:NAME... [token=SETTING]... [certificate]
 char* set_checkout(ngx_conf_t* cf, ngx_command_t* command, void* conf); // billing_checkout [redirect] [plan=NAME]
 char* set_portal(ngx_conf_t* cf, ngx_command_t* command,
                  void* conf); // billing_portal [redirect] [create] [configuration=SETTING] [return_url=SETTING]

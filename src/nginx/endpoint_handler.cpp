@@ -194,7 +194,8 @@ bool read_value(ngx_http_request_t* r, ngx_http_complex_value_t* value, std::str
 // Who asks. A refusal where the id cannot be one.
 std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf, Request& request) {
     std::string_view account;
-    if (!conf.account.given() || conf.endpoint.kind == EndpointKind::credits_api) { // which names the account itself
+    // The body names the account of billing_credits_api, and with billing_account_from.
+    if (!conf.account.given() || conf.endpoint.kind == EndpointKind::credits_api) {
         return std::nullopt;
     }
     if (!conf.account.read(r, account)) {
@@ -204,7 +205,7 @@ std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf,
         return refuse_credential(refusal);
     }
     if (!account.empty() && !valid_account_id(account)) {
-        return problem(400, "INVALID_ACCOUNT", "Invalid account", "An account id has 1-128 of A-Z a-z 0-9 _ . @ : | -");
+        return invalid_account();
     }
     request.account = account;
     return std::nullopt;
@@ -214,7 +215,7 @@ std::optional<Response> read_account(ngx_http_request_t* r, const LocConf& conf,
 bool read_person(ngx_http_request_t* r, const EndpointConf& conf, Request& request) {
     const ContactSource contact = conf.contact.value_or(ContactSource{});
     std::string verdict;
-    if (!read_value(r, conf.certificate, verdict)) {
+    if (!read_value(r, conf.named ? conf.named->certificate : conf.certificate, verdict)) {
         return false;
     }
     request.certified = verdict == "SUCCESS";

@@ -5,7 +5,7 @@ namespace billing {
 namespace {
 
 constexpr std::string_view k_resolve =
-    "SELECT outcome, price_id, mode FROM billing.resolve_price($1, nullif($2, ''), $3)";
+    "SELECT outcome, price_id, mode, plan FROM billing.resolve_price($1, nullif($2, ''), $3)";
 constexpr std::string_view k_begin =
     "SELECT outcome, customer, customer_intent, email, name, mode, plan, credit, quantity, session, url, intent, "
     "current_plan, current_status, first FROM billing.checkout_begin($1, $2, $3, $4, $5)";
@@ -97,6 +97,7 @@ Task<PriceAnswer> CheckoutStore::resolve_price(std::string name, std::string int
         answer.outcome = price_outcome(result.text(0, 0));
         answer.price = text(result, 1);
         answer.mode = text(result, 2);
+        answer.plan = text(result, 3);
     }
     co_return answer;
 }

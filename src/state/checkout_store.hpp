@@ -17,6 +17,7 @@ struct PriceAnswer {
     Outcome outcome = Outcome::unavailable;
     std::string price; // Stripe's id
     std::string mode;  // subscription | payment
+    std::string plan;
 };
 
 // How to make an account's customer at Stripe: under which name, and what is known of it.

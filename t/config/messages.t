@@ -70,6 +70,24 @@ my @mistakes = (
     ['entitlements: quota', $whole, 'location /e { billing_account $remote_user; billing_entitlements quota=reqests; }', qr/no quota "reqests" in the catalog \(.*catalog.json has: requests\) in .*:\d+/],
     ['entitlements: feature', $whole, 'location /e { billing_account $remote_user; billing_entitlements preview=chatbox; }', qr/no feature "chatbox" in the catalog \(.* has: .*chatbot.*\) in .*:\d+/],
     ['status: nobody', $whole, 'location /e { billing_status; }', qr/"billing_status" needs to know who asks; write "billing_account \$variable;" beside it in .*:\d+/],
+    ['account from: a word', '', 'location /c { billing_account_from user_id; }', qr/"billing_account_from": invalid "user_id"; write body:NAME or query:NAME, or one of each, and perhaps token=file:PATH or certificate in .*:\d+/],
+    ['account from: two of a kind', '', 'location /c { billing_account_from body:a body:b; }', qr/"billing_account_from": invalid "body:b"; write body:NAME or query:NAME, or one of each/],
+    ['account from: no name', '', 'location /c { billing_account_from query:; }', qr/"billing_account_from": invalid "query:"/],
+    ['account from: nowhere', '', 'location /c { billing_account_from certificate; }', qr/"billing_account_from": says not where the account is; write body:NAME or query:NAME in .*:\d+/],
+    ['account from: a short token', '', 'location /c { billing_account_from body:a token=canary-7f3a; }', qr/the token is too short to be a secret; write one of at least 20 characters/],
+    ['account from: twice', '', 'location /c { billing_account_from body:a; billing_account_from query:a; }', qr/"billing_account_from" directive is duplicate in .*:\d+/],
+    ['account from: above a location', '', 'billing_account_from body:a;', qr/"billing_account_from" directive is not allowed here in .*:\d+/],
+    ['account from: beside another', $whole, 'location /c { billing_account $remote_user; billing_account_from body:a; billing_upgrade; }', qr/"billing_account" says already who asks here; remove either in .*:\d+/],
+    ['account from: the gate', $whole, 'billing_account $remote_user; billing on; location /c { billing_account_from body:a; }', qr/"billing_account_from" is for locations as those of billing_checkout and billing_portal, never for the gate; write "billing_account \$variable;" in .*:\d+/],
+    ['account from: settings', $whole, 'location /c { billing_account_from body:a; billing_settings; }', qr/"billing_account_from" is not for billing_settings; remove it, or use billing_account in .*:\d+/],
+    ['account from: settings inside', $whole, 'location /c { billing_account_from body:a; location /c/s { billing_settings; } }', qr/"billing_settings" needs to know who asks; write "billing_account \$variable;" beside it in .*:\d+/],
+    ['account from: a webhook', $whole, 'location /c { billing_account_from body:a; billing_webhook; }', qr/"billing_account_from" is not for billing_webhook/],
+    ['account from: with a live key', "$whole billing_stripe key=sk_live_canary-7f3a;", 'billing_public_url https://a.example; location /c { billing_account_from body:a; billing_checkout; }',
+        qr/"billing_account_from" lets whoever reaches this location act for any account, and the key of billing_stripe is a live one; write token=file:PATH or certificate beside it, or in the location "allow ADDRESS;" and "deny all;" in .*:\d+/],
+    ['account from: with a live key, and all allowed', "$whole billing_stripe key=sk_live_canary-7f3a;", 'billing_public_url https://a.example; location /c { billing_account_from body:a; allow 10.0.0.0/8; allow all; deny all; billing_portal; }',
+        qr/"billing_account_from" lets whoever reaches this location act for any account, and the key/],
+    ['account from: with a live key, and some denied', "$whole billing_stripe key=sk_live_canary-7f3a;", 'billing_public_url https://a.example; location /c { billing_account_from body:a; deny 10.0.0.0/8; billing_portal; }',
+        qr/"billing_account_from" lets whoever reaches this location act for any account, and the key/],
     ['credits api: nobody', '', 'location /c { billing_credits_api public; }', qr/invalid "public"; write token=file:PATH of a file that holds a secret, or certificate in .*:\d+/],
     ['credits api: short token', '', 'location /c { billing_credits_api token=short; }', qr/the token is too short to be a secret; write one of at least 20 characters/],
     ['idempotency: one for all', '', 'billing_idempotency_key key;', qr/"key" is one key for all requests; write a variable, as \$http_idempotency_key in .*:\d+/],
@@ -410,6 +428,17 @@ subtest 'what is right passes' => sub {
         ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => "$gate $fine");
         is $code, 0, "$fine passes" or diag $output;
         unlike $output, qr/warn/, 'without a warning';
+    }
+
+    my $named = 'billing_account_from body:user_id query:user_id';
+    for my $case (['test', "$named;", 1], ['test', "$named; allow 10.0.0.0/8; deny all;", 0], ['live', "$named; allow 10.0.0.0/8; deny all;", 0], ['live', "$named; deny all;", 0],
+        ['test', "$named certificate;", 0], ['live', "$named token=3f1c0e5b9a7d42c68e90;", 0], ['live', "$named certificate;", 0]) {
+        my ($mode, $says, $warns) = @$case;
+        ($code, $output) = $host->test_config($host->{conf}, HTTP => "$whole billing_stripe key=sk_${mode}_canary-7f3a;",
+            SERVER => "billing_public_url https://a.example; location /c { $says billing_checkout; }");
+        is $code, 0, "C17: $says with a $mode key" or diag $output;
+        my $warnings = () = $output =~ /\[warn\].*"billing_account_from" lets whoever reaches this location act for any account; write token=file:PATH or certificate beside it, or in the location "allow ADDRESS;" and "deny all;" in .*:\d+/g;
+        is $warnings, $warns, $warns ? 'C17: with a warning' : 'without a warning' or diag $output;
     }
 
     for my $identity ("billing_account \$billing_jwt_claim_sub; billing_jwt alg=ES256 jwks=$directory/keys.json issuer=i audience=a leeway=0;",

@@ -27,6 +27,19 @@ std::string plan_of(const Request& request) {
     return input ? std::string{input.value().text({"plan", "tier"})} : "refused";
 }
 
+TEST(EndpointInput, BodyAndQueryCanBeToldApart) { // C17
+    const auto input = Input::read(json(R"({"user": "a", "only": 7})", "user=b&other=c"));
+    ASSERT_TRUE(input);
+    EXPECT_EQ(input.value().body_text("user"), "a");
+    EXPECT_EQ(input.value().query_text("user"), "b");
+    EXPECT_EQ(input.value().body_text("only"), "7");
+    EXPECT_EQ(input.value().body_text("other"), "");
+    EXPECT_EQ(input.value().query_text("only"), "");
+    const auto bare = Input::read(Request{});
+    EXPECT_EQ(bare.value().body_text("user"), "");
+    EXPECT_EQ(bare.value().query_text("user"), "");
+}
+
 TEST(EndpointInput, TheFirstNameThatIsThereCounts) { // C1
     EXPECT_EQ(plan_of(json(R"({"tier": "pro"})")), "pro");
     EXPECT_EQ(plan_of(json(R"({"tier": "pro", "plan": "starter"})")), "starter");
