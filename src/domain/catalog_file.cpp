@@ -2,6 +2,8 @@
 
 #include "domain/amount_judge.hpp"
 #include "domain/amounts.hpp"
+#include "domain/catalog_settings.hpp"
+#include "domain/file_judge.hpp"
 
 #include <algorithm>
 #include <fstream>
@@ -403,13 +405,18 @@ private:
     std::set<std::string> endless_; // limits whose periods never close
 };
 
-Result<CatalogFile> CatalogFile::parse(std::string_view text) {
+Result<CatalogFile> CatalogFile::parse(std::string_view text, std::string folder) {
     auto parsed = parse_json(text);
     if (!parsed) {
         return Error{parsed.error()};
     }
     CatalogFile file;
     file.document_ = std::move(parsed).value();
+    CatalogSettings settings{std::move(folder), {}};
+    if (auto missing = settings.fill_in(file.document_.get()); !missing.empty()) {
+        return Error{std::move(missing)};
+    }
+    file.environment_ = std::move(settings.environment);
     auto problems = CatalogJudge{file}.judge(file.document_.get());
     if (!problems.empty()) {
         return Error{std::move(problems)};
@@ -423,18 +430,8 @@ Result<CatalogFile> CatalogFile::load(const std::string& path) {
         return Error{path + ": cannot be opened for reading"};
     }
     const std::string text{std::istreambuf_iterator<char>{stream}, {}};
-    auto file = parse(text);
-    if (!file) {
-        std::string prefixed;
-        std::string_view rest = file.error();
-        while (!rest.empty()) {
-            const auto line = rest.substr(0, rest.find('\n'));
-            prefixed += (prefixed.empty() ? "" : "\n") + path + ": " + std::string{line};
-            rest.remove_prefix(std::min(line.size() + 1, rest.size()));
-        }
-        return Error{std::move(prefixed)};
-    }
-    return file;
+    auto file = parse(text, path.substr(0, path.find_last_of('/') + 1));
+    return file ? std::move(file) : Error{problems_of(path, file.error())};
 }
 
 bool CatalogFile::has_plan(std::string_view key) const noexcept {

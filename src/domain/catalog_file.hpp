@@ -17,8 +17,8 @@ namespace billing {
 class CatalogFile {
 public:
     // Wrong syntax is told with line and column, wrong meaning with the path of the value (plans.pro.price.month.id).
-    // The error holds one problem a line, all that were found.
-    static Result<CatalogFile> parse(std::string_view text);
+    // The error holds one problem a line, all that were found. `folder`: of the file, with a slash at its end.
+    static Result<CatalogFile> parse(std::string_view text, std::string folder = {});
 
     // Reads the file first; errors begin with its path.
     static Result<CatalogFile> load(const std::string& path);
@@ -42,6 +42,9 @@ public:
     // Of any plan.
     const std::set<std::string, std::less<>>& attributes() const noexcept { return attributes_; }
 
+    // Variables of the environment that it was read with.
+    const std::set<std::string, std::less<>>& environment() const noexcept { return environment_; }
+
     bool has_plan(std::string_view key) const noexcept;
 
 private:
@@ -55,6 +58,7 @@ private:
     std::set<std::string, std::less<>> credits_;
     std::set<std::string, std::less<>> stock_;
     std::set<std::string, std::less<>> attributes_;
+    std::set<std::string, std::less<>> environment_;
 };
 
 } // namespace billing

@@ -12,6 +12,17 @@
 
 namespace billing {
 
+// One problem a line, each with the file's name before it.
+inline std::string problems_of(const std::string& file, std::string_view problems) {
+    std::string text;
+    while (!problems.empty()) {
+        const auto line = problems.substr(0, problems.find('\n'));
+        text += (text.empty() ? "" : "\n") + file + ": " + std::string{line};
+        problems.remove_prefix(std::min(line.size() + 1, problems.size()));
+    }
+    return text;
+}
+
 class FileJudge {
 protected:
     // One problem a line.

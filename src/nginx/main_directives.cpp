@@ -84,6 +84,9 @@ char* set_catalog(ngx_conf_t* cf, ngx_command_t*, void* conf) {
             return fail(cf, file.error());
         }
         main.catalog = std::move(file).value();
+        for (const std::string& name : main.catalog->environment()) {
+            main.environment.emplace_back(name, ConfPlace::here(cf));
+        }
         return NGX_CONF_OK;
     });
 }

@@ -341,6 +341,14 @@ my %wrong = (
     'a number as a policy' => [sub ($c) { $c->{policies}{credits} = 1 }, qr/policies\.credits: must be one of keep_used, reset, prorate/],
     'an allocation again' => [sub ($c) { $c->{policies}{free_realloc} = 'on' }, qr/policies\.free_realloc: must be true or false/],
     'a rollover' => [sub ($c) { $c->{plans}{pro}{rollover} = 100 }, qr/plans\.pro\.rollover: must be true or false/],
+    'a variable that is not set' => [sub ($c) { $c->{plans}{pro}{name} = 'Pro ${BILLING_NO_SUCH}' },
+        qr/plans\.pro\.name: the environment has no BILLING_NO_SUCH; set it where nginx and ngx-billing are started/],
+    'half a variable' => [sub ($c) { $c->{plans}{pro}{description} = '${BILLING_NO' }, qr/plans\.pro\.description: write \$\{NAME\} with the name of a variable/],
+    'a variable without a name' => [sub ($c) { $c->{plans}{pro}{features}[1] = '${}' }, qr/plans\.pro\.features\[1\]: write \$\{NAME\}/],
+    'a price id in no variable' => [sub ($c) { $c->{plans}{pro}{price}{month}{id} = 'env:BILLING_NO_SUCH' },
+        qr/plans\.pro\.price\.month\.id: the environment has no BILLING_NO_SUCH; set it/],
+    'a price id in no file' => [sub ($c) { $c->{plans}{pro}{price}{month}{id} = 'file:no.such' },
+        qr{plans\.pro\.price\.month\.id: cannot read /\S+/no\.such, or its first line is empty}],
     'an amount' => [sub ($c) { $c->{plans}{pro}{price}{month}{amount} = '79.00' }, qr/plans\.pro\.price\.month\.amount: must be a whole number of the currency's smallest unit/],
 );
 for my $what (sort keys %wrong) {
@@ -394,6 +402,25 @@ subtest 'what is right passes' => sub {
     ($code, $output) = $host->test_config("env BILLING_TEST_REDIS;\n$host->{conf}", SERVER => $gate,
         HTTP => "$zone billing_postgres file:$directory/dsn; billing_redis env:BILLING_TEST_REDIS; billing_catalog $catalog;");
     is "$code" . ($output =~ /warn/ ? $output : ''), 0, 'and none once both are mended';
+
+    $data = JSON::PP->new->utf8->decode(slurp($catalog));
+    $data->{plans}{pro}{name} = 'Pro (${BILLING_TEST_NAME}, ${BILLING_TEST_NAME})';
+    $data->{plans}{pro}{price}{month}{id} = 'env:BILLING_TEST_PRICE';
+    $data->{plans}{starter}{price}{month}{id} = 'price_${BILLING_TEST_NAME}';
+    $data->{plans}{agency}{price}{month}{id} = 'file:agency.price';
+    $data->{plans}{agency}{description} = 'env:is, elsewhere, a word';
+    Billing::Nginx::write_file("$directory/agency.price", "price_of_agency\n");
+    Billing::Nginx::write_file("$directory/settings", JSON::PP->new->utf8->encode($data));
+    local @ENV{qw(BILLING_TEST_NAME BILLING_TEST_PRICE)} = ('gold', 'price_of_pro');
+    my $env = join '', map { "env $_;\n" } qw(BILLING_TEST_NAME BILLING_TEST_PRICE);
+    ($code, $output) = $host->test_config("$env$host->{conf}", HTTP => "$zone $postgres billing_catalog $directory/settings;", SERVER => $gate);
+    is "$code" . ($output =~ /warn/ ? $output : ''), 0, 'S8, O6: a catalog with price ids and texts from the environment and from files' or diag $output;
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => "$zone $postgres billing_catalog $directory/settings;", SERVER => $gate);
+    like $output, qr/\[warn\].*an upgraded nginx would not find BILLING_TEST_$_, which is read from the environment in .*:\d+/, "O6: with a warning, where nginx does not keep BILLING_TEST_$_"
+        for qw(NAME PRICE);
+    local $ENV{BILLING_TEST_PRICE} = 'price_gold';
+    ($code, $output) = $host->test_config($host->{conf}, HTTP => "$zone $postgres billing_catalog $directory/settings;", SERVER => $gate);
+    like $output, qr/"price_gold"|id: is used already at plans\./, 'what comes from there is judged as what is written';
 
     ($code, $output) = $host->test_config($host->{conf}, HTTP => $whole, SERVER => 'billing on; billing_account $http_x_account;');
     is $code, 0, 'an account from a header passes' or diag $output;
