@@ -32,7 +32,7 @@ subtest 'the table of directives' => sub {
 };
 
 subtest 'files and folders' => sub {
-    ok -e root() . "/$_", "$_ exists" for grep { !m{^build/} } $readme =~ m{`((?:src|conf|script|t|migrations)/[\w./]*|[A-Z]+\.md)`}g;
+    ok -e root() . "/$_", "$_ exists" for grep { !m{^build/} } $readme =~ m{`((?:src|conf|script|t|migrations)/[\w./-]*|[A-Z]+\.md)`}g;
 };
 
 subtest 'the demo' => sub {

@@ -108,7 +108,7 @@ END
 #   locations, server, http => text for the standard configuration; conf => a whole one instead (same placeholders)
 #   billing => text after the standard billing_* lines; workers => 2; log_level => 'info'; wrapper => [command for nginx], daemon => 'on';
 #   start => 0: hosts are made, not started
-#   stripe => 1 or {options for Billing::Stripe, webhook => {options for its endpoint, http://HOST0/billing/webhook}};
+#   stripe => 1 or {options for Billing::Stripe, webhook => {options for its endpoint, http://HOST0/billing/webhook; path => another}};
 #   billing => more directives of http; %%PUBLIC%% is where host 0 is; env => {variables for the hosts}
 #   clock => a Billing::Clock, for the hosts, PostgreSQL and the stand-in (then without Redis)
 sub new($class, %option) {
@@ -149,9 +149,10 @@ sub new($class, %option) {
 # The stand-in, and what the hosts' configuration says of it.
 sub start_stripe($self, $env, %option) {
     my $webhook = delete $option{webhook} // {};
+    my $path = delete $webhook->{path} // '/billing/webhook';
     $self->{webhook_secret} = 'whsec_' . join '', map { ('a' .. 'z', 0 .. 9)[rand 36] } 1 .. 32;
     my $stripe = $self->{stripe} = Billing::Stripe->new(catalog => $self->{catalog}, env => $env, %option);
-    $stripe->webhook(url => "$self->{public}/billing/webhook", secret => $self->{webhook_secret}, %$webhook);
+    $stripe->webhook(url => "$self->{public}$path", secret => $self->{webhook_secret}, %$webhook);
     return join "\n    ", 'billing_stripe key=' . $stripe->key . ' api=' . $stripe->url . ';',
         "billing_webhook_secret $self->{webhook_secret};", "billing_public_url $self->{public};";
 }
