@@ -139,8 +139,9 @@ private:
         if (redirect_) {
             co_return co_await open_portal(start_.customer, style_.pages.back, services_, settings_, true, until_ms_);
         }
-        const Json body = problem_members(409, "ALREADY_SUBSCRIBED", "Already subscribed",
-                                          "This account has a subscription; change it in the portal");
+        constexpr std::string_view k_words = "This account has a subscription; change it in the portal";
+        const Json body = problem_members(409, "ALREADY_SUBSCRIBED", "Already subscribed", k_words);
+        put_member(body.get(), "message", k_words); // applications show it under either name
         put_member(body.get(), "currentTier", start_.current_plan);
         put_member(body.get(), "currentStatus", start_.current_status);
         if (!settings_.portal_url.empty()) {
