@@ -393,9 +393,10 @@ private:
             problem("default_plan", "must name the plan of a new account");
         } else if (!file_.has_plan(*key)) {
             problem("default_plan", "\"" + std::string{*key} + "\" is no plan");
-        } else if (!json_is_true(
-                       json_object_get(json_object_get(json_object_get(root, "plans"), key->data()), "free"))) {
-            problem("default_plan", "must be a plan with \"free\": true: a new account has paid nothing yet");
+        } else if (const json_t* plan = json_object_get(json_object_get(root, "plans"), key->data());
+                   !json_is_true(json_object_get(plan, "free")) && json_object_get(plan, "price") != nullptr) {
+            problem("default_plan",
+                    "must be a plan with \"free\": true, or one without a price: a new account has paid nothing yet");
         }
     }
 

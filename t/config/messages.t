@@ -311,7 +311,7 @@ my %wrong = (
     'less than none' => [sub ($c) { $c->{plans}{pro}{stock}{brands} = -1 }, qr/plans\.pro\.stock\.brands: must be a whole number from 0, or null for unlimited/],
     'a stock of its own' => [sub ($c) { $c->{stock}{brands} = 3 }, qr/stock\.brands: must be \{\}/],
     'no default' => [sub ($c) { $c->{default_plan} = 'gold' }, qr/default_plan: "gold" is no plan/],
-    'a default that costs' => [sub ($c) { $c->{default_plan} = 'pro' }, qr/default_plan: must be a plan with "free": true/],
+    'a default that costs' => [sub ($c) { $c->{default_plan} = 'pro' }, qr/default_plan: must be a plan with "free": true, or one without a price: a new account has paid nothing yet/],
     'a typing error' => [sub ($c) { $c->{plans}{pro}{featuers} = [] }, qr/plans\.pro\.featuers: unknown member; known here: name, description, rank/],
     'a period' => [sub ($c) { $c->{quotas}{requests}{period} = 'week' }, qr/quotas\.requests\.period: must be one of minute, hour, day, month, cycle, sliding, lifetime/],
     'a length' => [sub ($c) { $c->{quotas}{requests} = {period => 'sliding', length => '30s'} },

@@ -11,7 +11,8 @@ use Billing::Test ();
 use Test::More ();
 
 # env: the settings that nginx and the command find. replace => {text of nginx.conf => other text}; webhook: its location's path;
-# catalog => data in place of the file's; stripe => {options for Billing::Stripe}.
+# catalog => data in place of the file's; stripe => {options for Billing::Stripe}; prepare => what is done in the world before nginx
+# starts, and answers more settings.
 sub new($class, $name, %option) {
     my $self = bless {name => $name, folder => root() . "/conf/examples/$name"}, $class;
     my %env = %{$option{env} // {}};
@@ -24,6 +25,10 @@ sub new($class, $name, %option) {
         stripe => {%stripe, catalog => $self->for_sale($option{catalog}), webhook => {path => $option{webhook}, secret => $secret}},
         conf => '%%BILLING%%',              # until the stand-in's address is known
     );
+    if ($option{prepare}) {
+        my %more = $option{prepare}->($self->{world});
+        @{$self->host->{env}}{keys %more} = values %more;
+    }
     $self->{conf} = $self->configuration(%{$option{replace} // {}});
     $self->{world}->host->write_config($self->{conf});
     $self->{world}->host->start if $option{start} // 1;
