@@ -2,7 +2,7 @@
 -- only here and in the migrations of payments, under its row's lock, together with its ledger row.
 --
 -- A taking has a name, which the asker chooses, once for each account; the ledger is its memory: "take:NAME:TYPE" took,
--- "over:NAME:TYPE" took beyond the balance, "back:NAME:TYPE" gave back. So whoever repeats a call gets what was done the first
+-- "over:NAME:TYPE" took beyond the balance, "back:NAME:TYPE" gave back, "rest:NAME:TYPE" gave back what settling had left. So whoever repeats a call gets what was done the first
 -- time, and a taking that was given back before it arrived is never taken. While it is not decided there is a row in
 -- credit_holds; one that nobody decides is given back when its time is over (credits_sweep).
 -- What the plan gave is spent before what was bought; what goes back goes where it came from, the last taken first. What a
@@ -227,8 +227,9 @@ END $$;
 
 -- Gives back what a taking has beyond p_keep units, once; a later call for less changes nothing. A name that took nothing (yet)
 -- is noted, so that it never will. Answers the units given back. The caller holds the lock of the balance, if there is one.
-CREATE FUNCTION billing.credit_give_back(p_account_id bigint, p_credit_no smallint, p_name text, p_keep bigint, p_reason text)
-    RETURNS bigint LANGUAGE plpgsql
+--   p_settled: units that its settling has given back; what is left can be given back once more.
+CREATE FUNCTION billing.credit_give_back(p_account_id bigint, p_credit_no smallint, p_name text, p_keep bigint, p_reason text,
+                                         p_settled bigint DEFAULT 0) RETURNS bigint LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
     v_key    text := p_name || ':' || (SELECT t.credit_key FROM credit_types t WHERE t.credit_no = p_credit_no);
@@ -245,6 +246,9 @@ BEGIN
            coalesce(sum(-l.quantity) FILTER (WHERE l.action = 'overage'), 0), max(l.period_seq), max(l.id)
         INTO v_plan, v_bought, v_over, v_seq, v_last
         FROM credit_ledger l WHERE l.account_id = p_account_id AND l.idem_key IN ('take:' || v_key, 'over:' || v_key);
+    v_plan := v_plan - greatest(0, p_settled - v_over - v_bought);
+    v_bought := v_bought - least(v_bought, greatest(0, p_settled - v_over));
+    v_over := v_over - least(v_over, p_settled);
     v_units := greatest(0, v_plan + v_bought + v_over - p_keep);
     IF v_units = 0 AND v_seq IS NOT NULL THEN
         RETURN 0;
@@ -269,7 +273,8 @@ BEGIN
         v_seq := NULL;
     END IF;
     INSERT INTO credit_ledger (account_id, credit_no, action, quantity, balance_after, idem_key, reason, period_seq, metadata)
-        VALUES (p_account_id, p_credit_no, 'refund', v_units - v_closed, b.remaining, 'back:' || v_key, p_reason, v_seq,
+        VALUES (p_account_id, p_credit_no, 'refund', v_units - v_closed, b.remaining,
+                CASE WHEN p_settled > 0 THEN 'rest:' ELSE 'back:' END || v_key, p_reason, v_seq,
                 jsonb_strip_nulls(jsonb_build_object('units', v_units, 'over', nullif(v_over, 0), 'closed', nullif(v_closed, 0))))
         ON CONFLICT ON CONSTRAINT credit_ledger_once DO NOTHING;
     IF NOT FOUND THEN
@@ -466,6 +471,10 @@ BEGIN
     SELECT coalesce(sum(-l.quantity), 0) INTO v_over FROM credit_ledger l
         WHERE l.account_id = v_account AND l.action = 'overage'
           AND l.idem_key IN ('take:' || p_key || ':' || p_credit, 'over:' || p_key || ':' || p_credit);
+    IF t.repeated AND t.kept > 0 THEN
+        t.kept := t.kept - coalesce((SELECT (l.metadata ->> 'units')::bigint FROM credit_ledger l
+            WHERE l.account_id = v_account AND l.idem_key = 'rest:' || p_key || ':' || p_credit), 0);
+    END IF;
     RETURN jsonb_strip_nulls(jsonb_build_object('success', t.kept > 0, 'balance_after', t.remaining, 'is_overage', v_over > 0,
             'overage_quantity', v_over, 'repeated', nullif(t.repeated, false)))
         || CASE WHEN t.kept > 0 THEN '{}'
@@ -494,8 +503,18 @@ BEGIN
     RETURN jsonb_build_object('success', true, 'balance_after', coalesce((credit_balance(v_account, credit_no(p_credit))).remaining, 0));
 END $$;
 
--- The work of a taking has failed, now or long after it was committed: what was taken goes back, or p_quantity of it, once.
--- A key under which nothing was taken never will be. Answers {"success", "refunded", "balance_after", "error"}.
+-- What a name has by the ledger: units that it took, and of them those that its settling gave back.
+CREATE FUNCTION billing.credit_taken(p_account_id bigint, p_credit text, p_name text, OUT taken bigint, OUT settled bigint)
+    LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
+    SELECT coalesce(sum(-l.quantity) FILTER (WHERE l.action <> 'refund'), 0),
+           coalesce(sum((l.metadata ->> 'units')::bigint) FILTER (WHERE l.action = 'refund' AND l.reason = 'settled'), 0)
+    FROM credit_ledger l WHERE l.account_id = p_account_id
+        AND l.idem_key IN ('take:' || p_name || ':' || p_credit, 'over:' || p_name || ':' || p_credit, 'back:' || p_name || ':' || p_credit)
+$$;
+
+-- The work of a taking has failed, now or long after it was committed: what it cost goes back, or p_quantity of it, once; what
+-- was taken late, when it was committed, first. A key under which nothing was taken never will be. Answers {"success", "refunded",
+-- "balance_after", "error"}.
 CREATE FUNCTION billing.refund_credits(p_account text, p_credit text, p_key text, p_quantity bigint DEFAULT NULL,
                                        p_reason text DEFAULT 'refunded') RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
@@ -503,20 +522,27 @@ DECLARE
     v_mistake jsonb := credit_mistake(p_account, p_credit, coalesce(p_quantity, 1), p_key);
     v_account bigint := account_no(p_account);
     v_credit  smallint := credit_no(p_credit);
-    v_taken   bigint;
-    v_back    bigint;
+    v_late    bigint;
+    v_wanted  bigint;
+    v_back    bigint := 0;
+    t         record;
 BEGIN
     IF v_mistake IS NOT NULL THEN
         RETURN v_mistake;
     END IF;
     PERFORM credit_balance(v_account, v_credit);
     DELETE FROM credit_holds h WHERE h.account_id = v_account AND h.name = p_key AND h.credit_no = v_credit;
-    SELECT coalesce(-sum(l.quantity), 0) INTO v_taken FROM credit_ledger l WHERE l.account_id = v_account
-        AND l.idem_key IN ('take:' || p_key || ':' || p_credit, 'over:' || p_key || ':' || p_credit);
-    v_back := credit_give_back(v_account, v_credit, p_key, greatest(0, v_taken - coalesce(p_quantity, v_taken)), p_reason);
+    SELECT x.* INTO t FROM credit_taken(v_account, p_credit, p_key) x;
+    v_late := (SELECT x.taken FROM credit_taken(v_account, p_credit, 'late.' || p_key) x);
+    v_wanted := coalesce(p_quantity, v_late + t.taken);
+    IF v_late > 0 THEN
+        v_back := credit_give_back(v_account, v_credit, 'late.' || p_key, greatest(0, v_late - v_wanted), p_reason);
+    END IF;
+    v_back := v_back + credit_give_back(v_account, v_credit, p_key, greatest(0, t.taken - t.settled - greatest(0, v_wanted - v_late)),
+                                        p_reason, t.settled);
     RETURN jsonb_build_object('success', true, 'refunded', v_back,
             'balance_after', (credit_balance(v_account, v_credit)).remaining)
-        || CASE WHEN v_taken = 0 THEN credit_refusal('NOTHING_TAKEN') ELSE '{}' END;
+        || CASE WHEN t.taken = 0 THEN credit_refusal('NOTHING_TAKEN') ELSE '{}' END;
 END $$;
 
 -- Units given, beside what plans allocate; they do not expire. Once for each p_key.
@@ -544,7 +570,7 @@ END $$;
 CREATE FUNCTION billing.adjust_credits(p_account text, p_credit text, p_delta bigint, p_key text, p_reason text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = billing, pg_temp AS $$
 DECLARE
-    v_mistake jsonb := credit_mistake(p_account, p_credit, abs(p_delta), p_key);
+    v_mistake jsonb := credit_mistake(p_account, p_credit, greatest(p_delta, -greatest(p_delta, -1099511627777)), p_key);
     b         credit_balances;
 BEGIN
     IF v_mistake IS NOT NULL THEN

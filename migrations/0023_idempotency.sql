@@ -24,8 +24,9 @@ BEGIN
         SELECT FROM credit_types t JOIN credit_ledger l ON l.account_id = p_account_id
             AND l.idem_key IN ('take:' || p_name || ':' || t.credit_key, 'over:' || p_name || ':' || t.credit_key)
         GROUP BY t.credit_no, t.credit_key
-        HAVING sum(-l.quantity) > coalesce((SELECT (b.metadata ->> 'units')::bigint FROM credit_ledger b
-            WHERE b.account_id = p_account_id AND b.idem_key = 'back:' || p_name || ':' || t.credit_key), 0)) OR EXISTS (
+        HAVING sum(-l.quantity) > coalesce((SELECT sum((b.metadata ->> 'units')::bigint) FROM credit_ledger b
+            WHERE b.account_id = p_account_id
+              AND b.idem_key IN ('back:' || p_name || ':' || t.credit_key, 'rest:' || p_name || ':' || t.credit_key)), 0)) OR EXISTS (
         SELECT FROM stocks s WHERE stock_kept(p_account_id, s.stock_no, p_name) > 0) OR EXISTS (
         SELECT FROM stocks s JOIN stock_ledger l ON l.account_id = p_account_id
             AND l.idem_key = 'delete:' || p_name || ':' || s.stock_key);

@@ -135,6 +135,31 @@ $w->d->do('SELECT billing.credits_late($1, $2, $3, $4)', undef, ['r3'], ids('s',
 is credits('s'), '0/20/0', 'K1: what there is, never below zero';
 is $w->value(q{SELECT string_agg(payload ->> 'units', ' ') FROM billing.outbox WHERE payload ->> 'alarm' = 'credits_not_covered'}), '13', 'and the rest is told, once';
 
+# --- refunded after all
+$w->account('f');
+call('grant_credits', 'f', 'logo', 100, 'g', 'x');
+deduct('f', 'logo', 10, 'less', '60 s');
+call('commit_credits', 'f', 'logo', 'less', 7);
+is credits('f'), '97/7/97', 'of ten units seven were needed';
+is_deeply call('refund_credits', 'f', 'logo', 'less', 3), { success => $yes, refunded => 3, balance_after => 100 }, 'C15: a part of them is refunded';
+is_deeply call('refund_credits', 'f', 'logo', 'less')->{refunded}, 0, 'once';
+is deduct('f', 'logo', 10, 'less')->{repeated}, $yes, 'four are kept';
+deduct('f', 'logo', 10, 'all', '60 s');
+call('commit_credits', 'f', 'logo', 'all', 7);
+is_deeply call('refund_credits', 'f', 'logo', 'all')->{refunded}, 7, 'C15: or all that it cost';
+is deduct('f', 'logo', 10, 'all')->{code}, 'REFUNDED', 'nothing of it is kept';
+deduct('f', 'logo', 10, 'more', '60 s');
+call('commit_credits', 'f', 'logo', 'more', 13);
+is_deeply call('refund_credits', 'f', 'logo', 'more')->{refunded}, 13, 'C15: what was taken late goes back, too';
+is_deeply call('refund_credits', 'f', 'logo', 'more')->{refunded}, 0, 'once';
+deduct('f', 'logo', 10, 'swept', '60 s');
+expire();
+$w->value('SELECT billing.credits_sweep(100)');
+call('commit_credits', 'f', 'logo', 'swept');
+is_deeply call('refund_credits', 'f', 'logo', 'swept')->{refunded}, 10, 'C15: also where it was taken anew since its time was over';
+is credits('f'), '100/4/100', 'the balance is as it was, but for four';
+is call('adjust_credits', 'f', 'logo', '-9223372036854775808', 'least', 'x')->{code}, 'INVALID_QUANTITY', 'C15: the least number that there is';
+
 # --- nobody decides
 $w->account('o');
 $w->d->do('DELETE FROM billing.credit_holds');
