@@ -3,6 +3,7 @@
 
 #include "gate/rules.hpp"
 #include "state/credit_takings.hpp"
+#include "state/idempotency_keys.hpp"
 #include "state/table.hpp"
 
 #include <cstdint>
@@ -32,6 +33,7 @@ struct CreditTaking {
     std::uint8_t decision = 0; // as in Taking
     bool taken = false;        // with all of its decision; else PostgreSQL is asked, or nobody has heard its answer
     TakingName name;           // shared by all of a kind of one decision
+    const IdempotencyClaim* claim = nullptr; // of a key: by what it is known
 };
 
 struct CreditCharge {
@@ -56,6 +58,18 @@ struct CreditCharge {
             }
         }
         return std::nullopt;
+    }
+
+    // The request has this key already: a redirect has led it to other rules.
+    bool has_claimed(std::uint64_t account_id, const IdempotencyClaim& claim) const noexcept {
+        for (std::uint32_t index = 0; index < count; ++index) {
+            const CreditTaking& taking = takings[index];
+            const bool of_account = taking.claim != nullptr && taking.account_id == account_id && taking.taken;
+            if (of_account && taking.claim->key == claim.key) {
+                return true;
+            }
+        }
+        return false;
     }
 
     bool pending(std::uint64_t account_id) const noexcept {

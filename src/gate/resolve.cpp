@@ -56,9 +56,9 @@ Task<Decision> Gate::resolve(Ask ask, Charge& charge) {
     co_return decision;
 }
 
-// Claims the request's key, if it has one. False: `otherwise` is the decision.
+// Claims the request's key, if it has one that is not claimed yet. False: `otherwise` is the decision.
 Task<bool> Gate::claim(Ask ask, Seen seen, Charge& charge, std::uint8_t number, Decision& otherwise) {
-    if (ask.claim == nullptr) {
+    if (ask.claim == nullptr || charge.credits->has_claimed(seen.view.id, *ask.claim)) {
         co_return true;
     }
     if (charge.credits->count == charge.credits->room) { // a chain of redirects that nobody can have meant
@@ -66,7 +66,8 @@ Task<bool> Gate::claim(Ask ask, Seen seen, Charge& charge, std::uint8_t number, 
         co_return false;
     }
     const TakingName name = credits_.new_name();
-    charge.credits->takings[charge.credits->count++] = {seen.view.id, 1, 1, 0, TakingKind::key, number, false, name};
+    charge.credits->takings[charge.credits->count++] = {seen.view.id, 1,     1,    0,        TakingKind::key,
+                                                        number,       false, name, ask.claim};
     std::uint32_t hold_s = k_hold_s;
     for (const CreditRule& rule : rules_[ask.rules_index]->credits) {
         hold_s = std::max(hold_s, rule.hold_seconds);

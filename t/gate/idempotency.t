@@ -24,6 +24,8 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /short/ { billing_idempotency_key $arg_key window=1s; billing_credits logo 2; proxy_pass http://app; }
     location /parts/ { ssi on; ssi_types *; return 200 '<!--# include virtual="/logo/a" --><!--# include virtual="/logo/b" -->'; }
     location /codes/ { billing_codes key_outstanding=425 key_misused=400; billing_credits logo 2; proxy_pass http://app; }
+    location /fails/ { billing_credits logo 2; proxy_intercept_errors on; error_page 500 = @dearer; proxy_pass http://app; }
+    location @dearer { billing_credits logo 3; billing_paid_status 500; proxy_pass http://app; }
     location /small/ { client_max_body_size 10; billing_credits logo 2; proxy_pass http://app; }
 END
 my ($host, $other) = $world->hosts;
@@ -187,6 +189,11 @@ settles($inner, '8/2', 'G17: no more');
 my $parts = newcomer();
 is $host->get('/parts/x', as($parts, 'p'))->status, 200, 'subrequests';
 settles($parts, '8/2', 'pay once for all, and claim nothing');
+my $fails = newcomer();
+is post($host, $fails, 'f', '/fails/status/500')->status, 500, 'G17: led to dearer rules under its own key';
+settles($fails, '7/3', 'it pays the difference');
+is post($other, $fails, 'f', '/fails/status/500')->status, 500, 'repeated';
+settles($fails, '7/3', 'G17: no more');
 my $off = newcomer();
 is $host->get('/other/x', as($off, 'o'))->status, 200, 'switched off';
 is $host->get('/other/x', as($off, 'o'))->status, 200, 'a key means nothing';
