@@ -29,6 +29,18 @@ bool valid_key(std::string_view key) noexcept {
            std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 127; });
 }
 
+// What it costs, where that is no constant: the same work for another price is another request.
+std::string costs_of(const LocationRules& rules, const Ask& ask) {
+    std::string text;
+    for (std::size_t index = 0; index < rules.variable_costs.size(); ++index) {
+        text += rules.variable_costs[index] == nullptr ? "-\n" : std::to_string(ask.costs[index]) + "\n";
+    }
+    for (std::size_t index = 0; index < rules.variable_credits.size(); ++index) {
+        text += rules.variable_credits[index] == nullptr ? "-\n" : std::to_string(ask.credits[index]) + "\n";
+    }
+    return text;
+}
+
 IdempotencyClaim::Digest digest_of(const std::string& text) noexcept {
     IdempotencyClaim::Digest digest{};
     SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
@@ -84,7 +96,7 @@ Reason read_claim(ngx_http_request_t* r, const LocConf& conf, Ask& ask) {
     claim->request = digest_of(std::string{view(r->args)}
                                    .append("\n")
                                    .append(type == nullptr ? std::string_view{} : view(type->value))
-                                   .append("\n" + std::to_string(length) + "\n")
+                                   .append("\n" + costs_of(*conf.rules, ask) + std::to_string(length) + "\n")
                                    .append(body.too_large ? std::string_view{} : body.bytes));
     claim->window_s = conf.idempotency->window_s;
     ask.claim = claim;

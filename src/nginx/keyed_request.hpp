@@ -14,7 +14,7 @@ namespace billing {
 // NGX_DECLINED: go on; else what the phase handler returns, which is called again once the body is there.
 ngx_int_t read_keyed_body(ngx_http_request_t* r, const LocConf& conf);
 
-// Fills in what the request claims, if it has a key. Anything but `allowed`: why it is refused.
+// Fills in what the request claims, if it has a key; its costs are there. Anything but `allowed`: why it is refused.
 Reason read_claim(ngx_http_request_t* r, const LocConf& conf, Ask& ask);
 
 } // namespace billing

@@ -26,6 +26,7 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /codes/ { billing_codes key_outstanding=425 key_misused=400; billing_credits logo 2; proxy_pass http://app; }
     location /fails/ { billing_credits logo 2; proxy_intercept_errors on; error_page 500 = @dearer; proxy_pass http://app; }
     location @dearer { billing_credits logo 3; billing_paid_status 500; proxy_pass http://app; }
+    location /cost/ { billing_credits logo $http_x_units; proxy_pass http://app; }
     location /small/ { client_max_body_size 10; billing_credits logo 2; proxy_pass http://app; }
 END
 my ($host, $other) = $world->hosts;
@@ -194,6 +195,12 @@ is post($host, $fails, 'f', '/fails/status/500')->status, 500, 'G17: led to dear
 settles($fails, '7/3', 'it pays the difference');
 is post($other, $fails, 'f', '/fails/status/500')->status, 500, 'repeated';
 settles($fails, '7/3', 'G17: no more');
+my $cost = newcomer();
+is $host->get('/cost/x', as($cost, 'c'), 'X-Units' => 1)->status, 200, 'a cost that the request tells';
+settles($cost, '9/1', 'is charged');
+is $other->get('/cost/x', as($cost, 'c'), 'X-Units' => 1)->status, 200, 'repeated';
+is $host->get('/cost/x', as($cost, 'c'), 'X-Units' => 9)->status, 422, 'G17: at another cost it is another request';
+settles($cost, '9/1', 'no more');
 my $off = newcomer();
 is $host->get('/other/x', as($off, 'o'))->status, 200, 'switched off';
 is $host->get('/other/x', as($off, 'o'))->status, 200, 'a key means nothing';
