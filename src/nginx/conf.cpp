@@ -143,6 +143,20 @@ void inherit_check(ngx_conf_t* cf, LocConf& conf, const LocConf& parent) {
     }
 }
 
+// `own_key`: the location says itself what its keys are.
+char* check_check(ngx_conf_t* cf, const LocConf& conf, bool own_key) {
+    if (conf.check && !conf.gated) {
+        return complain(cf, *conf.check,
+                        "\"billing_check\" tells the gate's decision; write \"billing on;\" beside it");
+    }
+    if (conf.check && own_key && conf.idempotency->key != nullptr) {
+        return complain(cf, *conf.check,
+                        "\"billing_check\" does not see the request that a key stands for; remove "
+                        "billing_idempotency_key");
+    }
+    return NGX_CONF_OK;
+}
+
 // A directive of nginx behind ours, as proxy_pass, would answer in its place.
 char* check_content(ngx_conf_t* cf, const LocConf& conf) {
     const auto* core =
@@ -394,7 +408,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         conf.read_methods = conf.reads.value_or(k_read_methods);
         conf.passes = conf.pass.value_or(false);
         conf.recheck_ms = conf.recheck.value_or(0);
-        conf.keyed = conf.idempotency && conf.idempotency->key != nullptr;
+        conf.keyed = conf.idempotency && conf.idempotency->key != nullptr && !conf.check;
         conf.accompanies = conf.passes || conf.keyed || conf.recheck_ms != 0;
         conf.paid_statuses = conf.paid ? &*conf.paid : nullptr;
         conf.live_statuses = conf.live.value_or(k_live_statuses);
@@ -414,9 +428,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) {
         if (conf.endpoint.kind != EndpointKind::none) {
             return merge_endpoint(cf, conf, main, own_rules);
         }
-        if (conf.check && !conf.gated) {
-            return complain(cf, *conf.check,
-                            "\"billing_check\" tells the gate's decision; write \"billing on;\" beside it");
+        if (char* problem = check_check(cf, conf, own_key); problem != NGX_CONF_OK) {
+            return problem;
         }
         if (!conf.gated) {
             return NGX_CONF_OK;

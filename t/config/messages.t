@@ -114,6 +114,8 @@ my @mistakes = (
     ['on_error: time', '', 'billing_on_error stale=soon 503;', qr/invalid time "stale=soon"; write as stale=1h/],
     ['read methods', '', 'billing_read_methods GET BREW;', qr/unknown method "BREW"; write those that change nothing, as GET HEAD OPTIONS TRACE in .*:\d+/],
     ['live status', '', 'billing_live_status active cancelled;', qr/unknown status "cancelled"; write Stripe's, as active trialing past_due in .*:\d+/],
+    ['check with a key', $whole, 'location = /c { billing on; billing_account $remote_user; billing_idempotency_key $http_idempotency_key; billing_check; }',
+        qr/"billing_check" does not see the request that a key stands for; remove billing_idempotency_key in .*:\d+/],
     ['check without a gate', $whole, 'location = /c { billing_check; }', qr/"billing_check" tells the gate's decision; write "billing on;" beside it in .*:\d+/],
     ['codes: reason', '', 'billing_codes hunger=429;', qr/unknown reason in "hunger=429"; known: .*limit/],
     ['codes: an endpoint\'s status', '', 'billing_codes no_customer=200;', qr/invalid "no_customer=200"; write a status from 400 to 599, as limit=429 in .*:\d+/],

@@ -27,6 +27,7 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /fails/ { billing_credits logo 2; proxy_intercept_errors on; error_page 500 = @dearer; proxy_pass http://app; }
     location @dearer { billing_credits logo 3; billing_paid_status 500; proxy_pass http://app; }
     location /cost/ { billing_credits logo $http_x_units; proxy_pass http://app; }
+    location = /check { billing_credits logo 2; billing_check; }
     location /small/ { client_max_body_size 10; billing_credits logo 2; proxy_pass http://app; }
 END
 my ($host, $other) = $world->hosts;
@@ -201,6 +202,9 @@ settles($cost, '9/1', 'is charged');
 is $other->get('/cost/x', as($cost, 'c'), 'X-Units' => 1)->status, 200, 'repeated';
 is $host->get('/cost/x', as($cost, 'c'), 'X-Units' => 9)->status, 422, 'G17: at another cost it is another request';
 settles($cost, '9/1', 'no more');
+my $asked = newcomer();
+is $host->get('/check', as($asked, 'a'), 'X-Original-URI' => "/$_")->status, 200, 'a proxy asks about a request' for 1, 2;
+settles($asked, '6/4', 'G17: what a key stands for it does not see, so each is charged');
 my $off = newcomer();
 is $host->get('/other/x', as($off, 'o'))->status, 200, 'switched off';
 is $host->get('/other/x', as($off, 'o'))->status, 200, 'a key means nothing';
