@@ -81,6 +81,17 @@ struct CreditCharge {
         return false;
     }
 
+    // Whose units of this type were taken last: a redirect may have led from another account, which has paid for its
+    // own.
+    std::uint64_t last_payer(std::uint8_t credit_no) const noexcept {
+        std::uint64_t account_id = 0;
+        for (std::uint32_t index = 0; index < count; ++index) {
+            const bool of_type = takings[index].kind == TakingKind::credits && takings[index].no == credit_no;
+            account_id = of_type ? takings[index].account_id : account_id;
+        }
+        return account_id;
+    }
+
     // Units of this type that the account has paid already in this request.
     std::uint32_t paid(std::uint64_t account_id, TakingKind kind, std::uint8_t no) const noexcept {
         std::uint32_t sum = 0;
@@ -113,6 +124,15 @@ struct Charge {
     }
 
     std::uint32_t credits_room() const noexcept { return credits == nullptr ? 0 : credits->room; }
+
+    // As in CreditCharge.
+    std::uint64_t last_payer(std::uint8_t limit_no) const noexcept {
+        std::uint64_t account_id = 0;
+        for (std::uint32_t index = 0; index < count; ++index) {
+            account_id = takings[index].limit_no == limit_no ? takings[index].account_id : account_id;
+        }
+        return account_id;
+    }
 
     // Units of all quotas.
     std::uint64_t sum() const noexcept {

@@ -90,9 +90,10 @@ void Gate::settle_quota(Charge& charge, std::size_t rules_index, std::size_t quo
     const std::uint8_t limit_no = bound_[rules_index].quotas()[quota].limit_no;
     std::uint32_t more = units; // than what its takings have, the last one of which takes up the difference
     Taking* last = nullptr;
+    const std::uint64_t payer = charge.last_payer(limit_no);
     for (std::uint32_t index = 0; index < charge.count; ++index) {
         Taking& taking = charge.takings[index];
-        if (taking.limit_no != limit_no) {
+        if (taking.limit_no != limit_no || taking.account_id != payer) {
             continue;
         }
         if (taking.cost > more) {
@@ -124,11 +125,12 @@ void Gate::settle_credits(Charge& charge, std::size_t rules_index, std::size_t c
         return;
     }
     const std::uint8_t credit_no = bound_[rules_index].credits()[credit].credit_no;
+    const std::uint64_t payer = charge.credits->last_payer(credit_no);
     std::uint32_t more = units;
     CreditTaking* last = nullptr;
     for (std::uint32_t index = 0; index < charge.credits->count; ++index) {
         CreditTaking& taking = charge.credits->takings[index];
-        if (taking.kind == TakingKind::credits && taking.no == credit_no) {
+        if (taking.kind == TakingKind::credits && taking.no == credit_no && taking.account_id == payer) {
             taking.keep = std::min(taking.units, more);
             more -= taking.keep;
             last = &taking;

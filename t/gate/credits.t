@@ -31,6 +31,8 @@ my $world = world(hosts => 2, catalog => $catalog, stripe => 1, locations => <<'
     location /upgrade { billing_checkout; }
     location /worth/ { billing_credits logo 3 settle=$upstream_http_x_billing_cost max=8; proxy_pass http://app; }
     location /tokens/ { billing_quota requests cost=5 settle=$upstream_http_x_billing_cost max=1000; proxy_pass http://app; }
+    location /led/ { billing_credits logo 4; billing_quota requests cost=4; error_page 418 = @led; proxy_intercept_errors on; proxy_pass http://app; }
+    location @led { set $who $http_x_other; billing_account $who; billing_credits logo 4 settle=$http_x_use; billing_quota requests cost=4 settle=$http_x_use; rewrite ^ /ok break; proxy_pass http://app; }
     location /moody/ { billing_paid_status 2xx 404; billing_credits logo 2; proxy_pass http://app; }
 END
 my ($host, $other) = $world->hosts;
@@ -107,6 +109,11 @@ is balance('poor'), '10/0', 'K5: nothing was taken';
 
 # --- all or nothing, beside a quota
 my $used = sub ($account) { ($world->sql(q{SELECT coalesce(sum(q.used), 0) AS used FROM billing.quota_periods q JOIN billing.accounts a ON a.id = account_id WHERE external_id = ?}, $account))[0]{used} };
+my ($from, $to) = (newcomer(), newcomer());
+is $host->get('/led/status/418', as($from), 'X-Other' => $to, 'X-Use' => 6)->status, 200, 'led to another account';
+settles($from, '6/4', 'what the first has paid stays');
+settles($to, '4/6', 'G14, U3: the report is about the one that it has been led to');
+ok eval { wait_for(sub { $used->($from) == 4 && $used->($to) == 6 }, 10, 'used') }, 'of quotas, too' or diag $used->($from), ' ', $used->($to);
 my $both = newcomer();
 is $host->get('/both/x', as($both))->status, 200, 'G18: a quota and two types';
 is $host->get('/both/x', as($both))->status, 200, 'again';
