@@ -11,7 +11,7 @@
 -- Lock order: credit_balances by (account, type), then credit_holds by (account, name, type).
 
 -- Of a deduct row: how many of its units were bought ones. Of deduct, overage and refund rows: the balance's period whose use they
--- count in; metadata of a refund: units = what goes back, over = of it overage, closed = of it what a closed period does not get.
+-- count in; metadata of a refund: units = what goes back, over = of it overage, closed = of it what a closed period does not get, by = settling or sweep.
 ALTER TABLE billing.credit_ledger
     ADD COLUMN from_bought bigint NOT NULL DEFAULT 0 CHECK (from_bought >= 0),
     ADD COLUMN period_seq  bigint;
@@ -228,8 +228,9 @@ END $$;
 -- Gives back what a taking has beyond p_keep units, once; a later call for less changes nothing. A name that took nothing (yet)
 -- is noted, so that it never will. Answers the units given back. The caller holds the lock of the balance, if there is one.
 --   p_settled: units that its settling has given back; what is left can be given back once more.
+--   p_by: "settling" or "sweep", kept in metadata; a reason is for people, and may be anybody's words.
 CREATE FUNCTION billing.credit_give_back(p_account_id bigint, p_credit_no smallint, p_name text, p_keep bigint, p_reason text,
-                                         p_settled bigint DEFAULT 0) RETURNS bigint LANGUAGE plpgsql
+                                         p_settled bigint DEFAULT 0, p_by text DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql
     SET search_path = billing, pg_temp AS $$
 DECLARE
     v_key    text := p_name || ':' || (SELECT t.credit_key FROM credit_types t WHERE t.credit_no = p_credit_no);
@@ -275,7 +276,8 @@ BEGIN
     INSERT INTO credit_ledger (account_id, credit_no, action, quantity, balance_after, idem_key, reason, period_seq, metadata)
         VALUES (p_account_id, p_credit_no, 'refund', v_units - v_closed, b.remaining,
                 CASE WHEN p_settled > 0 THEN 'rest:' ELSE 'back:' END || v_key, p_reason, v_seq,
-                jsonb_strip_nulls(jsonb_build_object('units', v_units, 'over', nullif(v_over, 0), 'closed', nullif(v_closed, 0))))
+                jsonb_strip_nulls(jsonb_build_object('units', v_units, 'over', nullif(v_over, 0), 'closed', nullif(v_closed, 0),
+                                                     'by', p_by)))
         ON CONFLICT ON CONSTRAINT credit_ledger_once DO NOTHING;
     IF NOT FOUND THEN
         RETURN 0;
@@ -359,9 +361,9 @@ DECLARE
         WHERE l.account_id = p_account_id AND l.idem_key IN ('take:' || v_key, 'over:' || v_key));
 BEGIN
     IF p_held THEN
-        PERFORM credit_give_back(p_account_id, p_credit_no, p_name, p_keep, 'settled');
+        PERFORM credit_give_back(p_account_id, p_credit_no, p_name, p_keep, 'settled', p_by => 'settling');
     ELSIF EXISTS (SELECT FROM credit_ledger l WHERE l.account_id = p_account_id AND l.idem_key = 'back:' || v_key
-                      AND l.reason = 'not decided in time') THEN
+                      AND l.metadata ->> 'by' = 'sweep') THEN
         RETURN coalesce(p_keep, v_taken);
     END IF;
     RETURN coalesce(greatest(0, p_keep - v_taken), 0); -- also when asked again: credits_late takes it once
@@ -396,7 +398,7 @@ BEGIN
         DELETE FROM credit_holds y WHERE y.account_id = h.account_id AND y.name = h.name AND y.credit_no = h.credit_no
             AND y.expires_at < clock_timestamp();
         IF FOUND THEN
-            PERFORM credit_give_back(h.account_id, h.credit_no, h.name, 0, 'not decided in time');
+            PERFORM credit_give_back(h.account_id, h.credit_no, h.name, 0, 'not decided in time', p_by => 'sweep');
             n := n + 1;
         END IF;
     END LOOP;
@@ -507,7 +509,7 @@ END $$;
 CREATE FUNCTION billing.credit_taken(p_account_id bigint, p_credit text, p_name text, OUT taken bigint, OUT settled bigint)
     LANGUAGE sql STABLE SET search_path = billing, pg_temp AS $$
     SELECT coalesce(sum(-l.quantity) FILTER (WHERE l.action <> 'refund'), 0),
-           coalesce(sum((l.metadata ->> 'units')::bigint) FILTER (WHERE l.action = 'refund' AND l.reason = 'settled'), 0)
+           coalesce(sum((l.metadata ->> 'units')::bigint) FILTER (WHERE l.action = 'refund' AND l.metadata ->> 'by' = 'settling'), 0)
     FROM credit_ledger l WHERE l.account_id = p_account_id
         AND l.idem_key IN ('take:' || p_name || ':' || p_credit, 'over:' || p_name || ':' || p_credit, 'back:' || p_name || ':' || p_credit)
 $$;

@@ -3,8 +3,9 @@
 #include "nginx/request_body.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <new>
-#include <openssl/sha.h>
+#include <openssl/evp.h>
 #include <string>
 
 namespace billing {
@@ -12,7 +13,6 @@ namespace billing {
 namespace {
 
 constexpr std::size_t k_longest_key = 255;
-constexpr std::size_t k_longest_body = std::size_t{1} << 20; // longer ones are known by their length alone
 
 // False: nginx cannot tell.
 bool read_key(ngx_http_request_t* r, const LocConf& conf, std::string_view& key) noexcept {
@@ -41,11 +41,32 @@ std::string costs_of(const LocationRules& rules, const Ask& ask) {
     return text;
 }
 
-IdempotencyClaim::Digest digest_of(const std::string& text) noexcept {
-    IdempotencyClaim::Digest digest{};
-    SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
-    return digest;
-}
+// SHA-256 of pieces.
+class Digest {
+public:
+    Digest() : context_(EVP_MD_CTX_new()) {
+        good_ = context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1;
+    }
+
+    void add(std::string_view text) {
+        good_ = good_ && EVP_DigestUpdate(context_.get(), text.data(), text.size()) == 1;
+    }
+    // A text that ends where it ends.
+    void add_part(std::string_view text) {
+        add(std::to_string(text.size()) + ":");
+        add(text);
+    }
+    bool take(IdempotencyClaim::Digest& digest) {
+        return good_ && EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1;
+    }
+
+private:
+    struct Free {
+        void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
+    };
+    std::unique_ptr<EVP_MD_CTX, Free> context_;
+    bool good_ = false;
+};
 
 void resume(ngx_http_request_t* r) {
     r->write_event_handler = ngx_http_core_run_phases;
@@ -83,21 +104,24 @@ Reason read_claim(ngx_http_request_t* r, const LocConf& conf, Ask& ask) {
     if (!valid_key(key)) {
         return Reason::invalid_idempotency_key;
     }
-    const RequestBody body = read_request_body(r, k_longest_body);
     void* memory = ngx_palloc(r->pool, sizeof(IdempotencyClaim));
-    if (body.failed || memory == nullptr) {
+    if (memory == nullptr) {
         return Reason::unavailable;
     }
     auto* claim = new (memory) IdempotencyClaim;
+    Digest name;
+    name.add_part(view(r->method_name));
+    name.add_part(view(r->uri));
+    name.add_part(key);
     const ngx_table_elt_t* type = r->headers_in.content_type;
-    const off_t length = r->headers_in.content_length_n;
-    claim->key =
-        digest_of(std::string{view(r->method_name)}.append("\n").append(view(r->uri)).append("\n").append(key));
-    claim->request = digest_of(std::string{view(r->args)}
-                                   .append("\n")
-                                   .append(type == nullptr ? std::string_view{} : view(type->value))
-                                   .append("\n" + costs_of(*conf.rules, ask) + std::to_string(length) + "\n")
-                                   .append(body.too_large ? std::string_view{} : body.bytes));
+    Digest request;
+    request.add_part(view(r->args));
+    request.add_part(type == nullptr ? std::string_view{} : view(type->value));
+    request.add_part(costs_of(*conf.rules, ask));
+    const bool read = walk_request_body(r, [&request](std::string_view piece) { request.add(piece); });
+    if (!read || !name.take(claim->key) || !request.take(claim->request)) {
+        return Reason::unavailable;
+    }
     claim->window_s = conf.idempotency->window_s;
     ask.claim = claim;
     return Reason::allowed;

@@ -4,7 +4,9 @@
 #include "nginx/ngx.hpp"
 
 #include <cstddef>
+#include <functional>
 #include <string>
+#include <string_view>
 
 namespace billing {
 
@@ -16,5 +18,9 @@ struct RequestBody {
 
 // After ngx_http_read_client_request_body() has called back.
 RequestBody read_request_body(ngx_http_request_t* r, std::size_t most);
+
+// The body piece by piece, in its order, whatever its size; what is in a file is read on the spot. False: the temporary
+// file cannot be read; it is logged.
+bool walk_request_body(ngx_http_request_t* r, const std::function<void(std::string_view)>& piece);
 
 } // namespace billing

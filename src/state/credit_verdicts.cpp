@@ -59,7 +59,8 @@ std::string_view refused_words(TakingKind kind) noexcept {
 // It will be refused however often it is sent.
 bool is_of_data(const PgResult& result) noexcept {
     return result.outcome() == PgOutcome::refused &&
-           (result.sqlstate().starts_with("22") || result.sqlstate().starts_with("23"));
+           (result.sqlstate().starts_with("22") || result.sqlstate().starts_with("23") ||
+            result.sqlstate().starts_with("P0"));
 }
 
 // What is owed beyond what was taken; without rows where nothing is.
@@ -76,10 +77,12 @@ PgParams late_parameters(const std::vector<CreditVerdict>& verdicts, const PgRes
 } // namespace
 
 void CreditVerdicts::tell(const CreditVerdict& verdict) noexcept {
-    if (waiting_.size() >= k_most_kept) {
-        return;
-    }
     try {
+        if (waiting_.size() >= k_most_kept) {
+            dropped_.say("PostgreSQL takes no word on what became of requests, and there is no room to keep more: they "
+                         "are decided when their hold is over");
+            return;
+        }
         waiting_.push_back(verdict);
     } catch (const std::bad_alloc&) {
         return;

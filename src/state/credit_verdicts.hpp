@@ -32,7 +32,7 @@ class CreditVerdicts {
 public:
     // References outlive the object.
     CreditVerdicts(Reactor& reactor, Postgres& postgres)
-        : reactor_(reactor), postgres_(postgres), wake_(reactor), trouble_(reactor) {}
+        : reactor_(reactor), postgres_(postgres), wake_(reactor), trouble_(reactor), dropped_(reactor) {}
 
     // Allocates, but never fails the caller: with memory out, or too much kept already, the sweep decides.
     void tell(const CreditVerdict& verdict) noexcept;
@@ -57,6 +57,7 @@ private:
     Postgres& postgres_;
     Signal wake_;
     Complaint trouble_;
+    Complaint dropped_;
     std::deque<CreditVerdict> waiting_;
     std::size_t most_ = k_batch; // in one statement
 };

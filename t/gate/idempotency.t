@@ -87,6 +87,7 @@ for my $size (40_000, 2_000_000) {
     is post($other, $large, "large-$size", '/logo/big', $body . 'x')->status, 422, 'a longer one is another';
 }
 is post($other, $large, 'large-40000', '/logo/big', 'y' . 'x' x 39_999)->status, 422, 'and one that differs in a byte';
+is post($other, $large, 'large-2000000', '/logo/big', 'x' x 1_999_999 . 'y')->status, 422, 'and so is one on disk that differs in its last byte';
 is post($host, $large, 'too-large', '/small/x', 'x' x 11)->status, 413, 'what nginx does not take is not claimed';
 settles($large, '6/4', 'nor charged');
 

@@ -158,6 +158,14 @@ $w->value('SELECT billing.credits_sweep(100)');
 call('commit_credits', 'f', 'logo', 'swept');
 is_deeply call('refund_credits', 'f', 'logo', 'swept')->{refunded}, 10, 'C15: also where it was taken anew since its time was over';
 is credits('f'), '100/4/100', 'the balance is as it was, but for four';
+deduct('f', 'logo', 10, 'words');
+is call('refund_credits', 'f', 'logo', 'words', undef, 'not decided in time')->{refunded}, 10, 'C15: a reason is words';
+call('commit_credits', 'f', 'logo', 'words');
+is credits('f'), '100/4/100', 'C15: and has nothing taken again';
+deduct('f', 'logo', 10, 'part');
+is call('refund_credits', 'f', 'logo', 'part', 4, 'settled')->{refunded}, 4, 'whichever they are';
+is call('refund_credits', 'f', 'logo', 'part')->{refunded}, 0, 'C15: a taking is refunded once';
+call('grant_credits', 'f', 'logo', 6, 'as before', 'x');
 is call('adjust_credits', 'f', 'logo', '-9223372036854775808', 'least', 'x')->{code}, 'INVALID_QUANTITY', 'C15: the least number that there is';
 
 # --- nobody decides

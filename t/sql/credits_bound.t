@@ -18,7 +18,7 @@ my %policies = (
 my %bound = map { $_ => 1 } qw(keep_used prorate);
 my %gives = (logo => { free => 4, starter => 20, pro => 50, agency => 200 }, video => { free => 0, starter => 0, pro => 10, agency => 50 });
 my @prices = qw(starter pro pro_year agency);
-my $seed = $ENV{BILLING_SEED} // time;
+my $seed = $ENV{BILLING_SEED} // 1;    # another one looks elsewhere, and may miss a kind of event
 srand $seed;
 
 sub su { my ($id, $price, %o) = @_; return StripeWorld::sub_of("sub_$id", $o{status} // 'active', $price, %o) }
@@ -34,7 +34,7 @@ sub life {
     my ($name, $bounded, $seen) = @_;
     $w->account($name);
     my ($day, $period, $births, %subs, @log, @packs, @last) = (0, 0, 0);
-    my (%held, %spent, %bought, %total);    # %total: of all periods
+    my (%held, %spent, %bought, %refunded, %total);    # %total: of all periods
     my $begin = sub { %held = map { $_ => $_[0] ? 0 : $gives{$_}{free} } keys %gives; %spent = map { $_ => 0 } keys %gives };
     $begin->(0);
     $bought{$_} = $total{$_} = 0 for keys %gives;
@@ -75,6 +75,7 @@ sub life {
         elsif ($dice < 0.80 && @open) {
             my $id = $open[rand @open];
             $subs{$id}{status} = (qw(past_due unpaid paused active active))[rand 5];
+            @{ $subs{$id} }{qw(period_start period_end)} = ($now, $now + 30 * $DAY) if $subs{$id}{period_end} <= $now;    # as Stripe has it
             $what = "$id $subs{$id}{status}";
         }
         elsif ($dice < 0.86) {
@@ -86,6 +87,7 @@ sub life {
         elsif ($dice < 0.89 && @packs) {
             my $pack = $packs[rand @packs];
             $effect = StripeWorld::charge_of($pack, [[1, 300, rand() < 0.5 ? 'failed' : 'succeeded'], [2, int rand 700]]);
+            $refunded{$pack} = 1;
             $what = "refund $pack";
         }
         elsif ($dice < 0.94 && @open) {
@@ -105,6 +107,7 @@ sub life {
             $effect = invoice($id =~ s/^sub_//r, 'subscription_cycle', plan_of($subs{$id}), $now, "in_${name}_c$period");
             $begin->(1);
             ($bought{$_}) = $w->credits($name, $_) =~ m{/(\d+)$} ? $1 : 0 for keys %gives;
+            $bought{logo} += 10 * keys %refunded;    # a refund may fail afterwards: then they come back
             $what = "renew $id";
         }
         my @list = sort { $a->{id} cmp $b->{id} } values %subs;
