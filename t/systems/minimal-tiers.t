@@ -84,6 +84,10 @@ subtest 'other errors are 500 with a safe message' => sub {
     my $key = $stripe->key;
     unlike $answer->body, qr/\Q$key\E|price_1/, 'and says nothing of either';
     is answer_of(post(checkout => {tier => 'pro', user_id => 'fay'})), '200', 'and then it goes on';
+    $world->db->pause;
+    is answer_of(post(checkout => {tier => 'pro', user_id => 'gil'})), '500 BILLING_UNAVAILABLE', 'PostgreSQL is away';
+    $world->db->resume;
+    is wait_for(sub { answer_of(post(checkout => {tier => 'pro', user_id => 'gil'})) eq '200' }, 20, 'and back'), 1, 'and then it goes on';
 };
 
 subtest 'with a live key' => sub {
