@@ -30,8 +30,9 @@ private:
         const char* key = nullptr;
         json_t* member = nullptr;
         json_object_foreach(value, key, member) {
-            const std::string name{key};
-            walk(member, path.empty() ? name : path + "." + name, in_price || name == "price");
+            std::string where = path;
+            where.append(path.empty() ? "" : ".").append(key);
+            walk(member, where, in_price || std::string_view{key} == "price");
         }
         for (std::size_t index = 0; index < json_array_size(value); ++index) {
             walk(json_array_get(value, index), path + "[" + std::to_string(index) + "]", in_price);
