@@ -203,7 +203,7 @@ sub DESTROY {
     local ($?, $@, $!);
     $_->{Active} && $_->disconnect for grep { $_ } @{ $self->{handles} };
     $self->{handles} = [];
-    eval { $self->kill9 };
+    eval { $self->kill9; $self->_release_memory };
 }
 
 END {
@@ -287,6 +287,17 @@ sub _launch {
     }
     $self->kill9;
     return 0;
+}
+
+# A server that is killed leaves its segment of shared memory to the one that is started after it; here none will be, and a machine has
+# few thousand of them. Its number is in the seventh line of the server's own file.
+sub _release_memory {
+    my ($self) = @_;
+    open my $in, '<', "$self->{data}/postmaster.pid" or return;
+    my @lines = <$in>;
+    my ($segment) = ($lines[6] // '') =~ /^\s*\d+\s+(\d+)/ or return;
+    shmctl $segment, 0, 0;    # IPC_RMID
+    return;
 }
 
 # True once the server is reaped.
