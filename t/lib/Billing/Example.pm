@@ -11,10 +11,10 @@ use Billing::Test ();
 use Test::More ();
 
 # env: the settings that nginx and the command find. replace => {text of nginx.conf => other text}; webhook: its location's path;
-# catalog => data in place of the file's; stripe => {options for Billing::Stripe}; prepare => what is done in the world before nginx
+# without_stripe => 1: its stripe.conf is not there; catalog => data in place of the file's; stripe => {options for Billing::Stripe}; prepare => what is done in the world before nginx
 # starts, and answers more settings.
 sub new($class, $name, %option) {
-    my $self = bless {name => $name, folder => root() . "/conf/examples/$name"}, $class;
+    my $self = bless {name => $name, folder => root() . "/conf/examples/$name", without_stripe => $option{without_stripe}}, $class;
     my %env = %{$option{env} // {}};
     my $secret = 'whsec_' . 'example' x 4;
     my %stripe = (key => 'sk_test_' . 'example' x 4, portal => 1, %{$option{stripe} // {}});
@@ -47,6 +47,8 @@ sub for_sale($self, $catalog) {
     return $json->decode($text =~ s/"env:(\w+)"/"\"$ENV{$1}\""/ger);
 }
 
+sub slurp_if($file) { return -e $file ? slurp($file) : undef }
+
 # What the shipped file has to be told of this machine.
 sub configuration($self, %replace) {
     my $conf = slurp("$self->{folder}/nginx.conf");
@@ -54,9 +56,12 @@ sub configuration($self, %replace) {
     my %all = (
         'load_module modules/ngx_http_billing_module.so;' => '%%GLOBALS%%', 'http {' => 'http { %%HTTP_GLOBALS%%',
         'file:/etc/nginx/billing.dsn' => '"%%DSN%%"', 'billing_catalog catalog.json' => 'billing_catalog %%CATALOG%%',
-        'key=env:STRIPE_SECRET_KEY' => 'key=env:STRIPE_SECRET_KEY api=' . $world->stripe->url,
         'listen 8080' => 'listen 127.0.0.1:%%PORT%%', 'server 127.0.0.1:3000' => 'server %%UPSTREAM%%', %replace,
     );
+    # Stripe's part may be a file of its own, which need not be there.
+    my $part = slurp_if("$self->{folder}/stripe.conf");
+    $conf =~ s/^\h*include stripe\.con\[f\];/$self->{without_stripe} ? '' : $part/me if defined $part;
+    $all{'key=env:STRIPE_SECRET_KEY'} = 'key=env:STRIPE_SECRET_KEY api=' . $world->stripe->url if !$self->{without_stripe};
     for my $text (sort keys %all) {
         $conf =~ s/\Q$text\E/$all{$text}/ or die "conf/examples/$self->{name}/nginx.conf has no \"$text\"\n";
     }
