@@ -60,7 +60,7 @@ subtest 'a threshold is reached' => sub {
 
 subtest 'several quotas, failures' => sub {
     is warned('/two/x?n=800', 'cid'), '200 -', '800 of 2000 in a day, of 1000 in an hour';
-    is warned('/two/status/500?n=190', 'cid'), '500 -', 'answers of failures carry no such fields';
+    is warned('/two/status/500?n=190', 'eve'), '500 -', 'answers of failures carry no such fields';
     is warned('/two/x?n=100', 'cid'), '200 bytes:hour 90%', 'G16: 900 of 1000 in an hour';
     is warned('/two/x?n=100', 'cid'), '200 bytes:hour 90%', 'G16: the highest of them';
     comes_to('cid', 'bytes:day 50, bytes:hour 90', 'G16: each of them');
