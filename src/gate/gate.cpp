@@ -396,6 +396,8 @@ void Gate::give_back(const Taking& taking) noexcept {
     }
 }
 
+// The last one first, so that a key, which is claimed before all else, is told of last: where a worker dies in between,
+// the ledger tells what became of it.
 void Gate::tell_credits(Charge& charge, bool paid, bool answered) noexcept {
     while (charge.credits != nullptr && charge.credits->count > 0) {
         const CreditTaking& taking = charge.credits->takings[--charge.credits->count];

@@ -270,10 +270,7 @@ Decision Gate::refuse_stock(const Ask& ask, const CreditTakings::Ask& asked, con
     Decision decision;
     describe(seen, Reason::stock_full, ask, decision);
     decision.source = Source::postgres;
-    std::uint32_t line = 0;
-    while (line + 1 < asked.count && answer.lines[line].enough) {
-        ++line;
-    }
+    const std::uint32_t line = answer.lacking(asked.count);
     const auto& bound = bound_[ask.rules_index].stock();
     const auto& rules = rules_[ask.rules_index]->stock;
     while (decision.meter.quota + 1U < bound.size() &&
@@ -314,10 +311,7 @@ Decision Gate::refuse_credits(const Ask& ask, const CreditTakings::Ask& asked, c
     Decision decision;
     describe(seen, Reason::credits_short, ask, decision);
     decision.source = Source::postgres;
-    std::uint32_t line = 0;
-    while (line + 1 < asked.count && answer.lines[line].enough) {
-        ++line;
-    }
+    const std::uint32_t line = answer.lacking(asked.count);
     const auto& bound = bound_[ask.rules_index].credits();
     while (decision.meter.quota + 1U < bound.size() && bound[decision.meter.quota].credit_no != asked.wants[line].no) {
         ++decision.meter.quota;

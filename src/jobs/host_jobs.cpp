@@ -111,7 +111,7 @@ private:
     PgListener listener_;
     Publisher publisher_;
     UsageFlusher flusher_;
-    CreditSweeper sweeper_;
+    Sweeper sweeper_;
     std::optional<Redis> stream_;
     std::optional<ChangeReader> reader_;
     std::optional<Postgres> inbox_postgres_;

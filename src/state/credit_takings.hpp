@@ -71,6 +71,15 @@ public:
             std::uint64_t used = 0;      // of a stock: what there is and is being made
         };
         std::array<Line, k_max_wants> lines{};
+
+        // Of an ask of so many wants that was refused: the first line that is why.
+        std::uint32_t lacking(std::uint32_t count) const noexcept {
+            std::uint32_t line = 0;
+            while (line + 1 < count && lines[line].enough) {
+                ++line;
+            }
+            return line;
+        }
     };
 
     // References outlive the object; the scope is cancelled before.

@@ -1,4 +1,4 @@
-#include "jobs/credit_sweeper.hpp"
+#include "jobs/sweeper.hpp"
 
 #include "async/sleep.hpp"
 
@@ -12,7 +12,7 @@ constexpr std::int64_t k_most_periods = 50; // whose rows requests may wait for
 
 } // namespace
 
-Task<void> CreditSweeper::run() {
+Task<void> Sweeper::run() {
     while (true) {
         bool more_credits = co_await sweep("SELECT billing.credits_sweep($1)", k_most);
         bool more_stock = co_await sweep("SELECT billing.stock_sweep($1)", k_most);
@@ -24,7 +24,7 @@ Task<void> CreditSweeper::run() {
     }
 }
 
-Task<bool> CreditSweeper::sweep(std::string_view statement, std::int64_t most) {
+Task<bool> Sweeper::sweep(std::string_view statement, std::int64_t most) {
     PgResult swept = co_await postgres_.query(statement, PgParams(most));
     if (swept) {
         trouble_.settled();

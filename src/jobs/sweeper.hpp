@@ -1,6 +1,6 @@
-// Gives back credits, and places of a stock, that requests took and nobody decided: their worker or its host is gone.
-// And closes the periods of quotas that ended with overage: charges for it. Run by the worker that holds the host's
-// lease; several hosts may run it at once.
+// What falls due in PostgreSQL by time alone: credits, and places of a stock, that requests took and nobody decided,
+// for their worker or its host is gone, go back; keys of requests are forgotten; periods of quotas that ended with
+// overage are charged for. Run by the worker that holds the host's lease; several hosts may run it at once.
 #pragma once
 
 #include "async/complaint.hpp"
@@ -11,9 +11,9 @@
 
 namespace billing {
 
-class CreditSweeper {
+class Sweeper {
 public:
-    CreditSweeper(Reactor& reactor, Postgres& postgres) noexcept
+    Sweeper(Reactor& reactor, Postgres& postgres) noexcept
         : reactor_(reactor), postgres_(postgres), trouble_(reactor) {}
 
     // For ever: each few seconds, and at once again while there is much to do.
